@@ -1,0 +1,323 @@
+"""The run folder: everything a run leaves behind, readable without harken, nothing pickled.
+
+Each file is written beside its place and renamed into it, so a kill at any moment leaves either the
+old file or the new one. The state that resuming needs is one file, so its parts always agree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from harken.errors import RunError
+from harken.labels import Labels
+from harken.storage import atomic_path, write_atomic
+
+
+@dataclass
+class Progress:
+    """Where a training run stands.
+
+    Attributes:
+        epoch: The epoch under way, from 0.
+        batch: Batches of it that are done.
+        step: Optimiser steps of the whole run.
+        loss_sum: Sum of the clips' losses in the epoch so far.
+        loss_weight: Sum of the clips' weights in the epoch so far.
+        seconds: Time spent in the epoch so far.
+        wait_seconds: Time of it spent waiting for batches.
+        best: Best monitored value so far.
+        best_epoch: The epoch that reached it, from 1.
+        stale: Epochs since then.
+        history: The rows of `metrics.jsonl`.
+        done: Whether training has ended.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_weight: float = 0.0
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
+    best: float | None = None
+    best_epoch: int | None = None
+    stale: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder with the files of one run (or of one fold of it)."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | Path, *, overwrite: bool = False) -> RunFolder:
+        """Make a new run folder.
+
+        Raises:
+            RunError: something is there already and `overwrite` is off, or what is there is no run.
+        """
+        folder = Path(path)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if not overwrite:
+                raise RunError(
+                    "this run folder exists already",
+                    where=str(folder),
+                    fix="choose another --out, continue it with --resume, or say --overwrite",
+                )
+            if not (folder / "recipe.yaml").is_file():
+                raise RunError("this is no run folder, so it is not overwritten", where=str(folder))
+            shutil.rmtree(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the run folder: {error}", where=str(folder)) from None
+        return cls(folder)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """Open a run folder that exists.
+
+        Raises:
+            RunError: there is none.
+        """
+        folder = Path(path)
+        if not (folder / "recipe.yaml").is_file():
+            raise RunError(
+                "there is no run here (no recipe.yaml)", where=str(folder), fix="harken train"
+            )
+        return cls(folder)
+
+    @property
+    def folds(self) -> list[RunFolder]:
+        """The folders of a run over several folds, in order; empty for a single run."""
+        found = [entry for entry in self.path.glob("fold-*") if (entry / "recipe.yaml").is_file()]
+        return [RunFolder(p) for p in sorted(found, key=lambda p: (len(p.name), p.name))]
+
+    def fold(self, name: str) -> RunFolder:
+        """Return the folder of a fold; a run without folds has the empty name."""
+        return RunFolder(self.path / f"fold-{name}") if name else self
+
+    # --- plain files ---
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file."""
+        write_atomic(self.path / name, text.encode())
+
+    def read_text(self, name: str) -> str:
+        """Read a text file.
+
+        Raises:
+            RunError: it is missing.
+        """
+        try:
+            return (self.path / name).read_text()
+        except FileNotFoundError:
+            raise RunError(f"{name} is missing from this run", where=str(self.path)) from None
+
+    def write_json(self, name: str, value: object) -> None:
+        """Write a JSON file; undefined numbers become null."""
+        text = json.dumps(_without_nan(value), indent=1, ensure_ascii=False, allow_nan=False)
+        self.write_text(name, text + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        try:
+            return json.loads(self.read_text(name))
+        except json.JSONDecodeError as error:
+            raise RunError(f"{name} is damaged: {error}", where=str(self.path)) from None
+
+    def write_table(self, name: str, frame: pl.DataFrame) -> None:
+        """Write a Parquet table."""
+        with atomic_path(self.path / name) as temporary:
+            frame.write_parquet(temporary)
+
+    def read_table(self, name: str) -> pl.DataFrame:
+        """Read a Parquet table.
+
+        Raises:
+            RunError: it is missing.
+        """
+        if not (self.path / name).is_file():
+            raise RunError(f"{name} is missing from this run", where=str(self.path))
+        return pl.read_parquet(self.path / name)
+
+    def has(self, name: str) -> bool:
+        """Whether the run has this file."""
+        return (self.path / name).is_file()
+
+    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Write `metrics.jsonl`, one line per epoch."""
+        lines = [json.dumps(_without_nan(dict(row)), allow_nan=False) + "\n" for row in history]
+        self.write_text("metrics.jsonl", "".join(lines))
+
+    def labels(self) -> Labels:
+        """Read `labels.json`."""
+        return Labels.from_json(self.read_json("labels.json"))
+
+    # --- weights and the state of training ---
+
+    def save_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write `model.safetensors`."""
+        _save_tensors(self.path / "model.safetensors", tensors, {})
+
+    def load_weights(self, model: nn.Module) -> None:
+        """Fill a model from `model.safetensors`.
+
+        Raises:
+            RunError: it is missing, damaged, or of a model made by another recipe.
+        """
+        path = self.path / "model.safetensors"
+        if not path.is_file():
+            raise RunError(
+                "this run has no weights yet", where=str(self.path), fix="harken train --resume"
+            )
+        try:
+            load_strictly(model, load_file(path), str(path))
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"the weights are damaged: {error}", where=str(path)) from None
+
+    def save_state(
+        self,
+        progress: Progress,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: Mapping[str, Tensor] | None,
+    ) -> None:
+        """Write `last/state.safetensors`: weights, optimiser, moving average and progress."""
+        tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+        tensors |= {f"ema/{name}": value for name, value in (average or {}).items()}
+        state = optimizer.state_dict()
+        numbers: dict[str, dict[str, float]] = {}
+        for index, slots in state["state"].items():
+            for name, value in slots.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer/{index}/{name}"] = value
+                else:
+                    numbers.setdefault(str(index), {})[name] = value
+        meta = {
+            "progress": json.dumps(asdict(progress)),
+            "optimizer_groups": json.dumps(state["param_groups"]),
+            "optimizer_numbers": json.dumps(numbers),
+        }
+        (self.path / "last").mkdir(exist_ok=True)
+        _save_tensors(self.path / "last" / "state.safetensors", tensors, meta)
+
+    def load_state(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[Progress, dict[str, Tensor]]:
+        """Restore what `save_state` wrote; return the progress and the moving average.
+
+        Raises:
+            RunError: the state is damaged or of another recipe.
+        """
+        path = self.path / "last" / "state.safetensors"
+        try:
+            with safe_open(path, "pt") as file:
+                meta = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"the saved state is damaged: {error}", where=str(path)) from None
+        load_strictly(model, _below("model/", tensors), str(path))
+        slots: dict[int, dict[str, Any]] = {}
+        for name, value in _below("optimizer/", tensors).items():
+            index, _, slot = name.partition("/")
+            slots.setdefault(int(index), {})[slot] = value
+        for index, values in json.loads(meta["optimizer_numbers"]).items():
+            slots.setdefault(int(index), {}).update(values)
+        groups = json.loads(meta["optimizer_groups"])
+        for group in groups:
+            group |= {key: tuple(v) for key, v in group.items() if key == "betas"}
+        optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        return Progress(**json.loads(meta["progress"])), _below("ema/", tensors)
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there is something to resume from."""
+        return (self.path / "last" / "state.safetensors").is_file()
+
+
+def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load weights whose names and shapes must all match.
+
+    Raises:
+        RunError: some do not; the first few are named.
+    """
+    mine = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    theirs = {name: tuple(value.shape) for name, value in tensors.items()}
+    odd = sorted({name for name, _ in mine.items() ^ theirs.items()})
+    if odd:
+        shown = ", ".join(f"{n} {theirs.get(n, 'absent')}≠{mine.get(n, 'absent')}" for n in odd[:3])
+        raise RunError(
+            f"these weights are of another recipe: {len(odd)} differ ({shown})", where=where
+        )
+    model.load_state_dict(dict(tensors))
+
+
+def environment() -> dict[str, Any]:
+    """Describe this machine and the versions at work, for `environment.json`."""
+    packages = ("harken", "torch", "numpy", "soundfile", "soxr", "polars", "scikit-learn", "timm")
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "folder": os.getcwd(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "packages": {name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: dict[str, str]) -> None:
+    # safetensors wants contiguous tensors that share no memory.
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(plain, temporary, metadata=meta)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return value

@@ -1,0 +1,274 @@
+"""The command line: a thin shell over the verbs. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harken.errors import ConfigError, HarkenError
+
+if TYPE_CHECKING:
+    from harken.recipe import Recipe
+
+app = typer.Typer(
+    help="From a folder of recordings and a table of labels to an audio classifier you can trust.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+recipe_app = typer.Typer(help="Show, describe and check recipes.", no_args_is_help=True)
+app.add_typer(recipe_app, name="recipe")
+
+_WORDS = {"ignore_unknown_options": True}
+Words = Annotated[
+    list[str], typer.Argument(help="Recipe files (YAML), then overrides such as train.epochs=5.")
+]
+Run = Annotated[Path, typer.Argument(help="A run folder.")]
+
+
+@app.command(context_settings=_WORDS)
+def train(
+    recipe: Words,
+    out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/run"),
+    folds: Annotated[str, typer.Option(help="Folds to run: all, or names such as 1,3.")] = "all",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace it.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only overfit one batch and say whether it worked.")
+    ] = False,
+) -> None:
+    """Train a classifier, evaluate it and write its report."""
+    from harken.verbs import train as verb
+
+    settings = _recipe(recipe)
+    with _decoding() as told:
+        if dry_run:
+            _tell_dry_run(verb.dry_run(settings, told))
+            return
+        run = verb.train(
+            settings,
+            out,
+            folds=folds,
+            resume=resume,
+            overwrite=overwrite,
+            tracker=_display(),
+            told=told,
+        )
+    metrics = run.read_json("metrics.json")
+    _tell_metrics(metrics.get("pooled") or metrics.get("test") or metrics["valid"])
+    _try_report(run.path)
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    on: Annotated[Path | None, typer.Option(help="A new table with the run's columns.")] = None,
+    split: Annotated[str, typer.Option(help="train, valid or test, without --on.")] = "test",
+    as_json: Annotated[bool, typer.Option("--json", help="Print all metrics as JSON.")] = False,
+) -> None:
+    """Measure a run again, on its own clips or on a new table."""
+    from harken.verbs import evaluate as verb
+
+    if split not in ("train", "valid", "test"):
+        raise ConfigError(
+            f"there is no split {split!r}; one of train, valid, test", where="--split"
+        )
+    with _decoding() as told:
+        metrics = verb.evaluate(run, on=on, split=split, told=told)  # type: ignore[arg-type]
+    if as_json:
+        typer.echo(json.dumps(metrics, ensure_ascii=False))
+    else:
+        _tell_metrics(metrics)
+
+
+@app.command()
+def predict(
+    run: Run,
+    files: Annotated[list[str], typer.Argument(help="Audio files.")],
+    top: Annotated[int, typer.Option(help="Labels to show per file.", min=1)] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with every score.")] = False,
+) -> None:
+    """Classify audio files; files that cannot be used are named and give exit status 1."""
+    from harken.predictor import Predictor
+
+    predictor = Predictor.load(run)
+    table = predictor.predict(files)
+    rows = table.to_dicts()
+    if as_csv:
+        writer = csv.DictWriter(sys.stdout, table.columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        for row in rows:
+            _tell_prediction(row, top, as_json)
+    if any(row["error"] for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command(context_settings=_WORDS)
+def prepare(recipe: Words) -> None:
+    """Read the table, decode the audio, part the clips, and check all of it."""
+    from harken.verbs import prepare as verb
+
+    with _decoding() as told:
+        corpus, folds = verb.prepare(_recipe(recipe), told)
+    names = ", ".join(corpus.labels.names)
+    typer.echo(f"{len(corpus.manifest)} clips, {corpus.labels.task}: {names}")
+    for clip in corpus.quarantined:
+        typer.echo(f"left out {clip.path}: {clip.reason}")
+    for fold in folds:
+        sizes = (f"{part} {int((fold.split == part).sum())}" for part in ("train", "valid", "test"))
+        typer.echo(f"{'fold ' + fold.name if fold.name else 'split'}: {', '.join(sizes)}")
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write the run's report.html anew."""
+    from harken.report.page import build
+
+    typer.echo(f"report: {build(run)}")
+
+
+@app.command(context_settings=_WORDS)
+def demo(
+    words: Annotated[list[str] | None, typer.Argument(help="Overrides of the recipe.")] = None,
+    out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/demo"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace it.")] = False,
+) -> None:
+    """Synthesise voices, clear and rough; train on some speakers; measure on others."""
+    from harken.verbs.demo import RECIPE
+
+    train([str(RECIPE), *(words or [])], out=out, overwrite=overwrite)
+
+
+@app.command(name="list")
+def list_(slot: Annotated[str, typer.Argument(help="Such as backbones or frontends.")]) -> None:
+    """List the kinds of a slot."""
+    from harken.recipe_help import list_kinds
+
+    for kind, text in list_kinds(slot):
+        typer.echo(f"{kind:16} {text}")
+
+
+@recipe_app.command(context_settings=_WORDS)
+def show(recipe: Words) -> None:
+    """Print the whole recipe that files and overrides make, defaults included."""
+    from harken.recipe import dump_recipe
+
+    typer.echo(dump_recipe(_recipe(recipe)), nl=False)
+
+
+@recipe_app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from harken.recipe import recipe_schema
+
+    typer.echo(json.dumps(recipe_schema(), indent=1, ensure_ascii=False))
+
+
+@recipe_app.command(name="help")
+def help_(part: Annotated[str, typer.Argument(help="Such as train or backbone.ast.")]) -> None:
+    """Describe a section, a slot or a kind."""
+    from harken.recipe_help import describe
+
+    typer.echo(describe(part))
+
+
+def main() -> None:
+    """Run the command line; a person's mistake is one line on standard error, exit status 1."""
+    try:
+        app()
+    except HarkenError as error:
+        typer.echo(f"harken: {error}", err=True)
+        sys.exit(1)
+
+
+def _recipe(words: list[str]) -> Recipe:
+    from harken.recipe import read_recipe
+
+    files = [word for word in words if "=" not in word and not word.startswith("--")]
+    overrides = [word for word in words if word not in files]
+    return read_recipe(files, overrides)
+
+
+@contextmanager
+def _decoding() -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("decoding", total=None)
+
+        def told(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            if done >= total:
+                bar.stop()
+
+        yield told
+
+
+def _display() -> Any:
+    from rich.console import Console
+
+    from harken.track import Display
+
+    return Display(Console(stderr=True))
+
+
+def _tell_metrics(metrics: dict[str, Any]) -> None:
+    groups = f", {metrics['num_groups']} groups" if metrics.get("num_groups") else ""
+    typer.echo(f"{metrics['num_clips']} clips{groups}")
+    for name, entry in metrics["metrics"].items():
+        if entry["value"] is not None:
+            low, high = entry.get("low"), entry.get("high")
+            interval = f"  [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+            typer.echo(f"  {name:22} {entry['value']:.3f}{interval}")
+    for note in metrics.get("notes", []):
+        typer.echo(f"  note: {note}")
+
+
+def _tell_dry_run(found: dict[str, float | bool]) -> None:
+    typer.echo(
+        f"one batch: loss {found['first_loss']:.3f} → {found['last_loss']:.3f}; "
+        f"{found['parameters']:,} parameters; about {found['seconds_per_epoch']:.1f} s an epoch"
+    )
+    if found["parameters_without_gradient"]:
+        typer.echo(f"{found['parameters_without_gradient']:,} parameters never get a gradient")
+    if not found["learned"]:
+        raise HarkenError(
+            "the network could not learn one batch by heart",
+            fix="try another optimizer.lr, or look at the front-end with harken recipe show",
+        )
+    typer.echo("the network can learn one batch by heart")
+
+
+def _tell_prediction(row: dict[str, Any], top: int, as_json: bool) -> None:
+    scores = {k.removeprefix("score_"): v for k, v in row.items() if k.startswith("score_")}
+    if row["error"]:
+        typer.echo(json.dumps(row, ensure_ascii=False) if as_json else row["error"])
+        return
+    ranked = sorted(scores.items(), key=lambda item: -item[1])[:top]
+    if as_json:
+        shown = {"path": row["path"], "decision": row["decision"], "scores": dict(ranked)}
+        typer.echo(json.dumps(shown, ensure_ascii=False))
+        return
+    typer.echo(f"{row['path']}  " + "  ".join(f"{name} {value:.3f}" for name, value in ranked))
+
+
+def _try_report(run: Path) -> None:
+    from harken.errors import MissingExtraError
+    from harken.report.page import build
+
+    try:
+        typer.echo(f"report: {build(run)}")
+    except MissingExtraError as error:
+        typer.echo(f"no report: {error}")

@@ -1,0 +1,75 @@
+"""Manifest rows → examples: decoded audio of the right length, augmented while training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from harken.audio import Audio, fit_length
+from harken.augment import WaveformAugment, apply_waveform_augments
+from harken.batch import Batch
+from harken.pcm_cache import PcmCache
+from harken.seeds import generator
+
+Rows = npt.NDArray[np.int64]
+Wave = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ClipDataset:
+    """The clips of one split.
+
+    Attributes:
+        cache: Decoded audio of all clips of the manifest.
+        rows: Row numbers of this split's clips.
+        target: float32 `(all rows, classes)`.
+        weight: float32 `(all rows,)`.
+        audio: Length, cropping and padding.
+        augments: Changes of the waveform; empty in evaluation.
+        seed: Root of the draws; None means evaluation: nothing is drawn.
+    """
+
+    cache: PcmCache
+    rows: Rows
+    target: npt.NDArray[np.float32]
+    weight: npt.NDArray[np.float32]
+    audio: Audio
+    augments: Sequence[WaveformAugment] = ()
+    seed: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def lengths(self) -> Rows:
+        """Samples of each clip of the split, before cropping and padding."""
+        return np.array([self.cache.length(int(row)) for row in self.rows], dtype=np.int64)
+
+    def example(self, row: int, epoch: int) -> tuple[Wave, int]:
+        """Return the waveform of a manifest row in one epoch, and its true length in samples."""
+        waveform = self.cache.read(row)
+        rng = None if self.seed is None else generator(self.seed, "augment", epoch, row)
+        if rng is not None and self.augments:
+            waveform = apply_waveform_augments(self.augments, waveform, self.audio.sample_rate, rng)
+        if self.audio.clip_seconds is None:
+            return waveform, len(waveform)
+        samples = round(self.audio.clip_seconds * self.audio.sample_rate)
+        return fit_length(waveform, samples, self.audio.crop, self.audio.pad, rng)
+
+    def batch(self, rows: Rows, epoch: int) -> Batch:
+        """Collate the examples of some manifest rows, zero-padded to the longest of them."""
+        waveforms, lengths = zip(*(self.example(int(row), epoch) for row in rows), strict=True)
+        padded = np.zeros((len(rows), max(map(len, waveforms))), dtype=np.float32)
+        for line, waveform in zip(padded, waveforms, strict=True):
+            line[: len(waveform)] = waveform
+        return Batch(
+            rows=torch.from_numpy(np.asarray(rows, dtype=np.int64)),
+            waveform=torch.from_numpy(padded),
+            lengths=torch.tensor(lengths, dtype=torch.int64),
+            target=torch.from_numpy(self.target[rows]),
+            weight=torch.from_numpy(self.weight[rows]),
+        )

@@ -1,0 +1,278 @@
+"""Dealing clips into parts: what belongs together stays together, and every part looks alike.
+
+What must not be parted (a speaker's clips, a recording's segments) is a *unit*. Units are dealt so
+that every part gets its share of each stratum (class) and of all clips:
+
+1. Units with the same counts of the same strata are interchangeable. They are shuffled and cut
+   proportionally, which leaves at most one unit a part and kind over.
+2. The rest, largest first, each go where they lower Pearson's chi-square between what the parts
+   hold and what they should hold the most, as in iterative stratification (Sechidis et al. 2011).
+
+scikit-learn's splitters are not used: they take one label a clip, refuse classes with one member,
+and loop over all groups for every split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from harken.errors import DataError
+from harken.manifest import Manifest
+from harken.seeds import generator
+
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+Strata = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+MANY_UNITS = 2000
+"""More units than these, none like another, are told apart by their largest stratum only."""
+
+
+@dataclass(frozen=True)
+class Deck:
+    """The clips as splits handle them: units to deal from, proportions to keep.
+
+    Attributes:
+        manifest: The clips.
+        units: What must not be parted, a number for each clip, `(rows,)`.
+        strata: Class numbers `(rows,)`, flags `(rows, classes)`, or None: proportions are kept.
+        seed: Root of the draws.
+        unit: What a unit is called in messages.
+    """
+
+    manifest: Manifest
+    units: Ints
+    strata: Strata | None
+    seed: int
+    unit: str
+
+    def carve(
+        self, pool: Flags, size: float, part: str, *purpose: str, whole: int | None = None
+    ) -> Flags:
+        """Choose some clips of a pool.
+
+        Args:
+            pool: bool `(rows,)`.
+            size: A share of the clips (float), or a number of units (int).
+            part: What they are chosen for, for messages and draws.
+            purpose: Names of other draws.
+            whole: The clips that a share is a share of; None is the pool's.
+
+        Returns:
+            bool `(rows,)`, true inside the pool only.
+
+        Raises:
+            DataError: the pool has too few units.
+        """
+        rows, units, counts = self._counts(pool)
+        num_units = size if isinstance(size, int) else None
+        if counts.shape[0] <= (num_units or 1):
+            raise DataError(
+                f"{part} needs {num_units or 1} of {counts.shape[0]} {self.unit}s, "
+                "and training needs some too",
+                where=self.manifest.origin,
+                fix=f"a smaller data.split.{part}, or more {self.unit}s",
+            )
+        num_clips = size * (whole or len(rows))
+        rng = generator(self.seed, "split", part, *purpose)
+        chosen = np.zeros(len(pool), dtype=bool)
+        chosen[rows] = carve(counts, num_clips, num_units, rng)[units]
+        return chosen
+
+    def deal(self, pool: Flags, num_parts: int) -> Ints:
+        """Deal a pool into equal parts: int64 `(rows,)`, -1 outside the pool.
+
+        Raises:
+            DataError: the pool has fewer units than there are parts.
+        """
+        rows, units, counts = self._counts(pool)
+        if counts.shape[0] < num_parts:
+            raise DataError(
+                f"{num_parts} folds of {counts.shape[0]} {self.unit}s would leave folds empty",
+                where=self.manifest.origin,
+                fix=f"data.split.folds={max(counts.shape[0], 2)} at most",
+            )
+        parts = np.full(len(pool), -1, dtype=np.int64)
+        parts[rows] = deal(counts, num_parts, generator(self.seed, "split", "folds"))[units]
+        return parts
+
+    def _counts(self, pool: Flags) -> tuple[Ints, Ints, Any]:
+        rows = np.flatnonzero(pool)
+        units = np.unique(self.units[rows], return_inverse=True)[1].astype(np.int64)
+        strata = None if self.strata is None else self.strata[rows]
+        return rows, units, count_strata(units, strata)
+
+
+def number_units(manifest: Manifest, grouped: bool) -> Ints:
+    """Return int64 `(rows,)`: which unit each clip belongs to.
+
+    Clips of one recording are one unit. Where `grouped`, clips of one group are too; a recording
+    with clips of two groups joins these groups.
+    """
+    paths = _number(manifest.frame["path"])
+    if not grouped or "group" not in manifest:
+        return paths
+    groups = _number(manifest.frame["group"])
+    num_paths, num_groups = int(paths.max()) + 1, int(groups.max()) + 1
+    if len(np.unique(paths * num_groups + groups)) == num_paths:
+        return groups
+    edges = (np.ones(len(paths), dtype=bool), (paths, groups + num_paths))
+    graph = sparse.coo_array(edges, shape=(num_paths + num_groups,) * 2)
+    _, component = csgraph.connected_components(graph, directed=False)
+    return np.asarray(np.unique(component[paths], return_inverse=True)[1], dtype=np.int64)
+
+
+def _number(column: pl.Series) -> Ints:
+    """Number the distinct values in the order of their first appearance."""
+    values = column.unique(maintain_order=True).alias("value").to_frame().with_row_index("number")
+    cells = column.alias("value").to_frame()
+    numbers = cells.join(values, on="value", how="left", maintain_order="left")["number"]
+    return numbers.cast(pl.Int64).to_numpy()
+
+
+def count_strata(units: Ints, strata: Strata | None) -> sparse.csr_array:
+    """Return how many clips of each stratum every unit has.
+
+    Args:
+        units: `(rows,)`, numbered from 0 without gaps.
+        strata: Class numbers `(rows,)` with -1 for none, or 0/1 `(rows, classes)`, or None.
+
+    Returns:
+        float64 `(units, strata + 1)`; the last column counts all clips.
+    """
+    rows, columns = np.arange(len(units)), np.zeros(0, dtype=np.int64)
+    num_strata = 0
+    if strata is not None and strata.ndim == 1:
+        rows, num_strata = np.flatnonzero(strata >= 0), int(strata.max()) + 1
+        columns = strata[rows].astype(np.int64)
+    elif strata is not None:
+        rows, columns = np.nonzero(strata > 0)
+        num_strata = strata.shape[1]
+    else:
+        rows = rows[:0]
+    unit = np.concatenate([units[rows], units])
+    column = np.concatenate([columns, np.full(len(units), num_strata)])
+    shape = (int(units.max()) + 1, num_strata + 1)
+    counts = sparse.csr_array((np.ones(len(unit)), (unit, column)), shape=shape)
+    counts.sum_duplicates()
+    return counts
+
+
+def deal(counts: sparse.csr_array, num_parts: int, rng: np.random.Generator) -> Ints:
+    """Deal all units into equal parts; returns the part of each unit, int64 `(units,)`."""
+    return _deal(counts, np.full(num_parts, 1 / num_parts), None, False, rng)
+
+
+def carve(
+    counts: sparse.csr_array, num_clips: float, num_units: int | None, rng: np.random.Generator
+) -> Flags:
+    """Choose units for a smaller part; at least one is chosen and one left.
+
+    Strata are never emptied: the last units of a stratum are left where that is possible.
+
+    Args:
+        counts: As `count_strata` returns them, of two units at least.
+        num_clips: Clips to choose, as nearly as whole units allow.
+        num_units: Units to choose, exactly, whatever their clips; None leaves it to `num_clips`.
+        rng: Draws among equals.
+
+    Returns:
+        bool `(units,)`.
+    """
+    sizes = counts[:, [-1]].toarray()[:, 0]
+    if num_units is None and sizes.min() == sizes.max():
+        num_units = round(num_clips / sizes[0])
+    if num_units is not None:
+        num_units = min(max(num_units, 1), len(sizes) - 1)
+    share = num_clips / sizes.sum() if num_units is None else num_units / len(sizes)
+    shares = np.array([share, 1 - share]).clip(1e-9, 1)
+    taken = _deal(counts, shares, num_units, True, rng) == 0
+    while taken.sum() < (num_units or 1):
+        taken[_best_to_move(counts, taken, shares)] = True
+    return np.asarray(taken)
+
+
+def _deal(
+    counts: sparse.csr_array,
+    shares: Floats,
+    most: int | None,
+    keep: bool,
+    rng: np.random.Generator,
+) -> Ints:
+    """Deal units; at most `most` into part 0, which with `keep` takes no stratum's last clips."""
+    part = np.full(counts.shape[0], -1, dtype=np.int64)
+    _cut(part, _fingerprints(counts), shares, rng)
+    if (part < 0).sum() > MANY_UNITS:
+        _cut(part, _rough_fingerprints(counts), shares, rng)
+    dealt = [np.asarray(counts[part == p].sum(axis=0)) for p in range(len(shares))]
+    filled, goal = np.stack(dealt), np.outer(shares, counts.sum(axis=0)).clip(1e-12)
+    total = counts.sum(axis=0)
+    left_over = rng.permutation(np.flatnonzero(part < 0))
+    sizes = counts[:, [-1]].toarray()[:, 0]
+    num_taken = int((part == 0).sum())
+    for unit in left_over[np.argsort(-sizes[left_over], kind="stable")]:
+        inside = slice(counts.indptr[unit], counts.indptr[unit + 1])
+        strata, count = counts.indices[inside], counts.data[inside]
+        cost = ((2 * (filled[:, strata] - goal[:, strata]) + count) * count / goal[:, strata]).sum(
+            1
+        )
+        full = most is not None and num_taken >= most
+        if full or (keep and (total[strata] - filled[0, strata] <= count).any()):
+            cost[0] = np.inf
+        chosen = int(cost.argmin())
+        part[unit] = chosen
+        filled[chosen, strata] += count
+        num_taken += chosen == 0
+    return part
+
+
+def _cut(
+    part: Ints, kinds: npt.NDArray[np.uint64], shares: Floats, rng: np.random.Generator
+) -> None:
+    """Give parts to undealt units, kind by kind in proportion, as far as it comes out even."""
+    units = rng.permutation(np.flatnonzero(part < 0))
+    _, kind, num = np.unique(kinds[units], return_inverse=True, return_counts=True)
+    order = np.argsort(kind, kind="stable")
+    place = np.arange(len(units)) - (np.cumsum(num) - num)[kind[order]]
+    # A share of 1/3 of 3 units must be one unit, hence the small constant.
+    limits = np.cumsum(np.floor(np.outer(shares, num) + 1e-9), axis=0)
+    chosen = (place >= limits[:, kind[order]]).sum(axis=0)
+    part[units[order]] = np.where(chosen < len(shares), chosen, -1)
+
+
+def _fingerprints(counts: sparse.csr_array) -> npt.NDArray[np.uint64]:
+    """Return a hash of every unit's counts; units with equal ones have equal hashes."""
+    mixed = counts.indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= counts.data.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)
+    for shift in (31, 29):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(0xBF58476D1CE4E5B9)
+    return np.asarray(np.add.reduceat(mixed, counts.indptr[:-1]))
+
+
+def _rough_fingerprints(counts: sparse.csr_array) -> npt.NDArray[np.uint64]:
+    """Return a number for every unit's largest stratum and magnitude."""
+    sizes = counts[:, [-1]].toarray()[:, 0]
+    strata = counts[:, :-1]
+    largest = strata.argmax(axis=1) if strata.shape[1] else np.zeros(len(sizes))
+    magnitude = np.floor(np.log2(sizes))
+    return np.asarray(largest * 64 + magnitude, dtype=np.uint64)
+
+
+def _best_to_move(counts: sparse.csr_array, taken: Flags, shares: Floats) -> int:
+    """Return the unit left whose taking raises chi-square least, sparing strata's last units."""
+    goal = np.outer(shares, counts.sum(axis=0)).clip(1e-12)
+    inside, outside = counts[taken].sum(axis=0), counts[~taken].sum(axis=0)
+    slope = 2 * (inside - goal[0]) / goal[0] - 2 * (outside - goal[1]) / goal[1]
+    cost = counts @ slope + counts.power(2) @ (1 / goal).sum(axis=0)
+    last = np.logical_or.reduceat(counts.data >= outside[counts.indices], counts.indptr[:-1])
+    # Whole units are better than none, so the last of a stratum are taken when nothing else is.
+    cost = np.where(last, cost + 1e12, cost)
+    return int(np.where(taken, np.inf, cost).argmin())

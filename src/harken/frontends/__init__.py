@@ -1,0 +1,29 @@
+"""Front-ends: what the network sees of a waveform."""
+
+from harken.frontends.frontend import FeatureSpec, Frontend, FrontendModule
+from harken.frontends.kaldi_fbank import KaldiFbank
+from harken.frontends.log_mel import LogMel
+from harken.frontends.normalize import (
+    ClipNormalize,
+    DatasetNormalize,
+    MinMaxNormalize,
+    NoNormalize,
+    Normalize,
+    NormalizeModule,
+)
+from harken.frontends.waveform import Waveform
+
+__all__ = [
+    "ClipNormalize",
+    "DatasetNormalize",
+    "FeatureSpec",
+    "Frontend",
+    "FrontendModule",
+    "KaldiFbank",
+    "LogMel",
+    "MinMaxNormalize",
+    "NoNormalize",
+    "Normalize",
+    "NormalizeModule",
+    "Waveform",
+]

@@ -1,0 +1,62 @@
+"""The slot `frontend`: waveforms in, features out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from harken.choice import Choice
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What a front-end makes, so that the backbone can refuse it before any audio is decoded.
+
+    Attributes:
+        kind: `waveform` float32 `(batch, samples)`, `spectrogram` float32 `(batch, dim, frames)`
+            or `tokens` int64 `(batch, frames)`.
+        dim: Bins per frame, vocabulary size for tokens, 1 for waveforms.
+        rate: Frames (or samples) per second.
+        max_frames: Frames of the longest clip, where clips have a fixed length; else None.
+    """
+
+    kind: Literal["waveform", "spectrogram", "tokens"]
+    dim: int
+    rate: float
+    max_frames: int | None
+
+
+class FrontendModule(nn.Module):
+    """Base of what a `Frontend` builds."""
+
+    spec: FeatureSpec
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn waveforms into features.
+
+        Args:
+            waveform: float32 `(batch, samples)`, zero beyond each length.
+            lengths: int64 `(batch,)` in samples.
+
+        Returns:
+            The features, zero beyond each length, and their lengths int64 `(batch,)` in frames.
+            A clip's features do not depend on its batch: alone or padded, they are the same.
+        """
+        raise NotImplementedError
+
+    def needs_statistics(self) -> bool:
+        """Whether `fit` must see the training clips before the first forward."""
+        return False
+
+    def fit(self, batches: object) -> None:
+        """Learn statistics from an iterable of `(waveform, lengths)` of training clips only."""
+
+
+class Frontend(Choice):
+    """How a waveform becomes features."""
+
+    def build(self, sample_rate: int, max_samples: int | None) -> FrontendModule:
+        """Build the module for clips of `sample_rate` Hz and at most `max_samples` samples."""
+        raise NotImplementedError

@@ -1,0 +1,315 @@
+"""The recipe: one tree of settings, read from YAML files and `a.b.c=value` words.
+
+Files merge left to right, words come last, and the whole is validated once. Rules:
+
+- a later file or word that changes a slot's `kind` drops the slot's other keys;
+- a slot is a bare kind (`pooling: mean`) or a mapping that says its `kind`;
+- every mistake is reported at once, with its path and the nearest known name;
+- nothing is derived before validation, and derived values are never written back.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from harken.audio import Audio
+from harken.augment import Augment, Mix
+from harken.backbones import Backbone, CnnBackbone
+from harken.calibrate import Calibrate
+from harken.choice import Choice, Config
+from harken.errors import ConfigError
+from harken.frontends import Frontend, LogMel, Normalize
+from harken.heads import Heads
+from harken.labels import Target
+from harken.losses import Loss
+from harken.optim import AdamW, Optimizer
+from harken.pooling import MeanPooling, Pooling
+from harken.schedules import Cosine, Schedule
+from harken.sources import Source
+from harken.split import RandomSplit, Split
+
+SLOTS: dict[str, type[Choice]] = {
+    "sources": Source,
+    "splits": Split,
+    "augments": Augment,
+    "mixes": Mix,
+    "frontends": Frontend,
+    "normalizers": Normalize,
+    "backbones": Backbone,
+    "poolings": Pooling,
+    "losses": Loss,
+    "optimizers": Optimizer,
+    "schedules": Schedule,
+}
+"""Every slot of the recipe under the word that `harken list` knows."""
+
+
+class Data(Config):
+    """Which clips, what is learned from them, and how they are parted."""
+
+    source: Source
+    """Where the table of clips comes from."""
+    target: Target | None = None
+    """What is learned: a column name, a list of them, or a mapping; null takes the source's own."""
+    split: Split = RandomSplit()
+    """How clips become train, valid and test."""
+    on_bad_audio: Literal["stop", "skip"] = "stop"
+    """`stop` at the first unusable recording, or `skip` it and list it in `quarantine.json`."""
+    cache: str | None = None
+    """Folder of decoded audio; null takes the user's cache folder."""
+    cache_gigabytes: float = Field(50.0, gt=0)
+    """Bound of that folder; the least recently used recordings make room."""
+
+
+class Train(Config):
+    """The training loop."""
+
+    epochs: int = Field(40, ge=1)
+    """Passes over the training clips."""
+    batch_size: int = Field(32, ge=1)
+    """Clips per forward pass."""
+    accumulate: int = Field(1, ge=1)
+    """Forward passes per optimiser step."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest norm of the gradient; null does not clip."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16` trains under autocast; evaluation is always fp32."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay per step of an exponential moving average of the weights, which is what is kept."""
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
+    """`balanced` draws clips so that every class is seen equally often."""
+    monitor: str | None = None
+    """Validation metric (or `loss`) that chooses the best epoch; null takes the task's own."""
+    mode: Literal["max", "min"] | None = None
+    """Whether more or less of it is better; null knows it from the metric."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights the run keeps."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many epochs without improvement; null never does."""
+    min_delta: float = Field(0.0, ge=0)
+    """Smallest change that counts as improvement."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the model runs; `auto` takes the fastest there is."""
+    checkpoint_minutes: float = Field(10.0, gt=0)
+    """Longest time between two saved states; each epoch's end saves one too."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files to `tensorboard/` in the run folder."""
+
+
+class Evaluate(Config):
+    """The numbers after training."""
+
+    num_resamples: int = Field(1000, ge=0)
+    """Bootstrap resamples behind each interval; 0 gives none."""
+
+
+class Recipe(Config):
+    """Everything that decides what a run does."""
+
+    data: Data
+    """Clips, target and split."""
+    audio: Audio = Audio()
+    """Decoding, length and padding."""
+    augment: tuple[Augment, ...] = ()
+    """Changes of training clips, in order."""
+    mix: Mix | None = None
+    """Blending of training clips."""
+    frontend: Frontend = LogMel()
+    """From waveform to features."""
+    backbone: Backbone = CnnBackbone()
+    """From features to hidden states."""
+    pooling: Pooling = MeanPooling()
+    """From hidden states to one embedding."""
+    heads: Heads = Heads()
+    """From embedding to logits."""
+    loss: Loss | None = None
+    """What is minimised; null takes cross_entropy, bce or mse as the task asks."""
+    optimizer: Optimizer = AdamW()
+    """How weights move."""
+    schedule: Schedule = Cosine()
+    """How the learning rate changes."""
+    train: Train = Train()
+    """The training loop."""
+    calibrate: Calibrate = Calibrate()
+    """Temperature and thresholds, fitted on validation clips."""
+    evaluate: Evaluate = Evaluate()
+    """The numbers after training."""
+    seed: int = Field(0, ge=0)
+    """Root of all random draws."""
+    plugins: tuple[str, ...] = ()
+    """Python modules or files with components of your own, imported before validation."""
+
+
+def read_recipe(files: Sequence[str | Path], words: Sequence[str] = ()) -> Recipe:
+    """Read, merge and validate a recipe.
+
+    Args:
+        files: YAML files, later ones over earlier ones.
+        words: Overrides such as `train.epochs=5` or `--train.epochs=5`.
+
+    Raises:
+        ConfigError: naming every mistake at once.
+    """
+    tree: dict[str, Any] = {}
+    for file in files:
+        tree = merge(tree, _read_yaml(Path(file)))
+    for word in words:
+        tree = merge(tree, parse_word(word, tree))
+    return validate(tree, where=", ".join(map(str, files)) or "recipe")
+
+
+def validate(tree: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Import the plug-ins that a plain tree names, then validate it whole."""
+    plugins = tree.get("plugins") or []
+    for name in plugins if isinstance(plugins, list) else [plugins]:
+        import_plugin(str(name))
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise _all_mistakes(error, where) from None
+
+
+def _all_mistakes(error: ValidationError, where: str) -> ConfigError:
+    lines = [
+        f"{'.'.join(map(str, line['loc'])) or 'recipe'}: {line['msg']}"
+        for line in error.errors(include_url=False)
+    ]
+    if len(lines) == 1:
+        return ConfigError(lines[0], where=where)
+    return ConfigError("\n  ".join([f"{len(lines)} mistakes", *lines]), where=where)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the whole resolved recipe as YAML; `read_recipe` of it gives an equal recipe."""
+    tree = recipe.model_dump(mode="json")
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON schema of a recipe, for editors."""
+    schema = Recipe.model_json_schema()
+    schema["$defs"] = {**schema.get("$defs", {}), **_lift_definitions(schema)}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _lift_definitions(node: Any) -> dict[str, Any]:
+    """Collect the `$defs` of slot members, whose references point at the schema's root."""
+    found: dict[str, Any] = {}
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for child in list(children):
+        found |= _lift_definitions(child)
+    if isinstance(node, dict) and "$defs" in node and "properties" in node and "data" not in node:
+        found |= node.pop("$defs") if "kind" in node["properties"] else {}
+    return found
+
+
+def merge(tree: Any, over: Any) -> Any:
+    """Lay `over` on `tree`: mappings merge key by key, anything else replaces.
+
+    A mapping laid on a bare kind turns it into `{kind: …}` first, and another `kind` drops what
+    belonged to the old one.
+    """
+    if not isinstance(over, Mapping):
+        return over
+    if isinstance(tree, str):
+        tree = {"kind": tree}
+    if isinstance(tree, list) and over and all(re.fullmatch(r"\d+", str(k)) for k in over):
+        return _merge_list(tree, over)
+    if not isinstance(tree, Mapping) or over.get("kind", tree.get("kind")) != tree.get("kind"):
+        tree = {}
+    merged = dict(tree)
+    for key, value in over.items():
+        merged[key] = merge(merged.get(key), value)
+    return merged
+
+
+def _merge_list(items: list[Any], over: Mapping[Any, Any]) -> list[Any]:
+    merged = list(items)
+    for key, value in over.items():
+        if int(key) >= len(merged):
+            raise ConfigError(f"there is no item {key}: the list has {len(merged)} items")
+        merged[int(key)] = merge(merged[int(key)], value)
+    return merged
+
+
+def parse_word(word: str, tree: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Turn `a.b.c=value` (or `--a.b.c=value`) into a nested mapping; the value is read as YAML."""
+    path, equals, text = word.removeprefix("--").partition("=")
+    if not equals or not path:
+        raise ConfigError(
+            f"cannot read the override {word!r}", fix="write it as key.path=value, without spaces"
+        )
+    try:
+        value: Any = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a mapping that says one key twice, where YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"the key {key.value!r} is there twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError("there is no such recipe", where=str(file)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the recipe: {error}", where=str(file)) from None
+    try:
+        tree = _StrictLoader(text).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"not YAML: {error.problem}", where=f"{file}:{line}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError("a recipe is a mapping such as `data: {…}`", where=str(file))
+    return tree
+
+
+def import_plugin(name: str) -> None:
+    """Import a user's module, given as `package.module` or as the path of a `.py` file.
+
+    Raises:
+        ConfigError: there is no such module or file.
+    """
+    try:
+        if name.endswith(".py"):
+            _import_file(Path(name))
+        else:
+            importlib.import_module(name)
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise ConfigError(f"cannot import the plug-in: {error}", where=f"plugins: {name}") from None
+
+
+def _import_file(path: Path) -> None:
+    name = f"harken_plugin_{path.stem}"
+    known = sys.modules.get(name)
+    if known is not None and known.__file__ == str(path.resolve()):
+        return
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None or not path.exists():
+        raise FileNotFoundError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)

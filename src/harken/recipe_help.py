@@ -1,0 +1,142 @@
+"""`harken list` and `harken recipe help`: what can be written in a recipe, read off the code."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from harken.choice import Choice, Config, nearest
+from harken.errors import ConfigError
+from harken.recipe import SLOTS, Recipe
+
+
+def list_kinds(slot: str) -> list[tuple[str, str]]:
+    """Return the kinds of a slot such as `backbones`, each with its first sentence.
+
+    Raises:
+        ConfigError: there is no such slot.
+    """
+    if slot not in SLOTS:
+        raise ConfigError(
+            f"there is nothing called {slot!r}; one of {', '.join(SLOTS)}{nearest(slot, SLOTS)}"
+        )
+    return [(kind, summary(member)) for kind, member in sorted(SLOTS[slot].kinds().items())]
+
+
+def summary(config: type[Config]) -> str:
+    """Return the first sentence of a config's text."""
+    text = inspect.cleandoc(config.__doc__ or "").split("\n\n")[0]
+    return " ".join(text.split())
+
+
+def describe(path: str) -> str:
+    """Return the documentation of a part of the recipe, as Markdown.
+
+    Args:
+        path: A section (`train`), a slot (`backbone`), a kind (`ast`) or both (`backbone.ast`).
+
+    Raises:
+        ConfigError: there is no such part.
+    """
+    found = dict(_parts())
+    if path not in found:
+        raise ConfigError(f"there is no help on {path!r}{nearest(path, found)}")
+    return "\n\n".join(_section(title, config) for title, config in found[path])
+
+
+def _parts() -> Iterator[tuple[str, list[tuple[str, type[Config]]]]]:
+    """Yield every word that `describe` knows, with what it shows."""
+    kinds: dict[str, list[tuple[str, type[Config]]]] = {}
+    for name, config in _sections():
+        yield name, [(name, config)]
+    for plural, slot in SLOTS.items():
+        members = [(f"{plural}: {kind}", member) for kind, member in sorted(slot.kinds().items())]
+        for word in {plural, slot.__name__.lower(), plural.removesuffix("s"), *_fields_of(slot)}:
+            yield word, members
+            for title, member in members:
+                yield f"{word}.{title.partition(': ')[2]}", [(title, member)]
+        for title, member in members:
+            kinds.setdefault(title.partition(": ")[2], []).append((title, member))
+    yield from kinds.items()
+
+
+def _sections() -> Iterator[tuple[str, type[Config]]]:
+    yield "recipe", Recipe
+    for name, field in Recipe.model_fields.items():
+        config = field.annotation
+        if (
+            inspect.isclass(config)
+            and issubclass(config, Config)
+            and not issubclass(config, Choice)
+        ):
+            yield name, config
+
+
+def _fields_of(slot: type[Choice]) -> Iterator[str]:
+    """Yield the recipe's own words for a slot, such as `data.split`."""
+    for prefix, config in (("", Recipe), *((f"{n}.", c) for n, c in _sections() if n != "recipe")):
+        for name, field in config.model_fields.items():
+            if slot.__name__ in str(field.annotation).replace(">", ".").replace("'", ".").split(
+                "."
+            ):
+                yield f"{prefix}{name}"
+
+
+def _section(title: str, config: type[Config]) -> str:
+    lines = [f"### {title}", "", inspect.cleandoc(config.__doc__ or ""), ""]
+    rows = [_row(name, f) for name, f in config.model_fields.items() if name != "kind"]
+    if rows:
+        lines += ["| key | type | default | meaning |", "|---|---|---|---|", *rows]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    meaning = " ".join((field.description or "").split())
+    cells = [f"`{name}`", _type_name(field), _default(field), meaning]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _type_name(field: FieldInfo) -> str:
+    kind: Any = field.annotation
+    text = kind.__name__ if inspect.isclass(kind) and not hasattr(kind, "__args__") else str(kind)
+    for noise in ("typing.", "collections.abc."):
+        text = text.replace(noise, "")
+    for part in text.replace("[", " ").replace("]", " ").replace(",", " ").split():
+        if part.startswith("harken."):
+            text = text.replace(part, part.rpartition(".")[2])
+    limits = [
+        str(rule) for rule in field.metadata if type(rule).__name__ in ("Ge", "Gt", "Le", "Lt")
+    ]
+    marks = {"Ge(ge=": "≥ ", "Gt(gt=": "> ", "Le(le=": "≤ ", "Lt(lt=": "< "}
+    for mark, sign in marks.items():
+        limits = [
+            sign + rule.removeprefix(mark)[:-1] if rule.startswith(mark) else rule
+            for rule in limits
+        ]
+    return f"{text}{', ' if limits else ''}{', '.join(limits)}"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return ""
+    if isinstance(value, Choice):
+        return f"`{value.model_dump()['kind']}`"
+    if isinstance(value, Config):
+        return "its own defaults"
+    return "null" if value is None else f"`{value}`"
+
+
+def reference() -> str:
+    """Return the whole reference of the recipe as Markdown (`docs/recipe.md` is made by it)."""
+    parts = [_section(name, config) for name, config in _sections()]
+    for plural, slot in SLOTS.items():
+        parts.append(f"## {plural}\n\n{summary(slot)}\n")
+        parts += [_section(f"`{kind}`", member) for kind, member in sorted(slot.kinds().items())]
+    return "\n".join(parts)

@@ -1,0 +1,11 @@
+"""Sources: where the clips come from."""
+
+from __future__ import annotations
+
+from harken.sources.esc50 import Esc50
+from harken.sources.folder import Folder
+from harken.sources.source import Source
+from harken.sources.synthetic import Synthetic
+from harken.sources.table import Table
+
+__all__ = ["Esc50", "Folder", "Source", "Synthetic", "Table"]

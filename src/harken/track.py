@@ -1,0 +1,131 @@
+"""Where the numbers of each epoch go besides `metrics.jsonl`: a progress display, TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from harken.errors import import_extra
+
+
+class Tracker(Protocol):
+    """Follows a run."""
+
+    def begin(self, title: str, total: int, done: int) -> None:
+        """A fold's training begins: `total` batches, `done` of them done before."""
+
+    def advance(self) -> None:
+        """One batch is done."""
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """An epoch is done; `row` is its line of `metrics.jsonl`."""
+
+    def end(self) -> None:
+        """Training ended."""
+
+
+class Silent:
+    """Says nothing."""
+
+    def begin(self, title: str, total: int, done: int) -> None:
+        """Say nothing."""
+
+    def advance(self) -> None:
+        """Say nothing."""
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Say nothing."""
+
+    def end(self) -> None:
+        """Say nothing."""
+
+
+class Display(Silent):
+    """A progress bar with the newest numbers, for people who watch a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def begin(self, title: str, total: int, done: int) -> None:
+        """Show the bar."""
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}", style="dim"),
+            console=self.console,
+        )
+        self._task = self._bar.add_task(title, total=total, completed=done, numbers="")
+        self._bar.start()
+
+    def advance(self) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.advance(self._task)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Show the epoch's numbers."""
+        shown = {k: v for k, v in row.items() if k.startswith(("train_", "valid_"))}
+        numbers = "  ".join(f"{k} {v:.3f}" for k, v in list(shown.items())[:4] if v is not None)
+        if self._bar is not None:
+            self._bar.update(self._task, numbers=f"epoch {row['epoch']}  {numbers}")
+
+    def end(self) -> None:
+        """Leave the full bar on the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class TensorBoard(Silent):
+    """Writes each epoch's numbers as TensorBoard events."""
+
+    def __init__(self, folder: Path) -> None:
+        import_extra("tensorboard", "track")
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Write the numbers under the epoch."""
+        for name, value in row.items():
+            if name != "epoch" and isinstance(value, int | float):
+                self._writer.add_scalar(name, value, row["epoch"])  # type: ignore[no-untyped-call]
+
+    def end(self) -> None:
+        """Close the file."""
+        self._writer.close()  # type: ignore[no-untyped-call]
+
+
+class Several:
+    """Tells several trackers."""
+
+    def __init__(self, trackers: list[Tracker]) -> None:
+        self.trackers = trackers
+
+    def begin(self, title: str, total: int, done: int) -> None:
+        """Tell all."""
+        for tracker in self.trackers:
+            tracker.begin(title, total, done)
+
+    def advance(self) -> None:
+        """Tell all."""
+        for tracker in self.trackers:
+            tracker.advance()
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Tell all."""
+        for tracker in self.trackers:
+            tracker.epoch(row)
+
+    def end(self) -> None:
+        """Tell all."""
+        for tracker in self.trackers:
+            tracker.end()

@@ -1,0 +1,230 @@
+"""`harken train`: from a recipe to a run folder, fold by fold, resumable at any moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from harken.augment import WaveformAugment
+from harken.checkpoint import RunFolder, environment
+from harken.dataset import ClipDataset, Rows
+from harken.errors import ConfigError, RunError
+from harken.inference import fit_frontend, pick_device
+from harken.labels import Labels
+from harken.loader import Balanced, Loader, Order, Shuffled
+from harken.losses import LossModule, default_loss
+from harken.model import Classifier
+from harken.pcm_cache import Quarantined
+from harken.predictor import new_classifier
+from harken.recipe import Recipe, dump_recipe
+from harken.seeds import seed_torch
+from harken.split import Fold
+from harken.track import Several, Silent, TensorBoard, Tracker
+from harken.trainer import Trainer
+from harken.verbs.evaluate import evaluate_fold, summarise_folds
+from harken.verbs.prepare import Corpus, Told, prepare
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    folds: str | Sequence[str] = "all",
+    resume: bool = False,
+    overwrite: bool = False,
+    tracker: Tracker | None = None,
+    told: Told | None = None,
+) -> RunFolder:
+    """Train and evaluate.
+
+    Args:
+        recipe: What to do.
+        out: The run folder to make; a split into k folds makes `fold-NAME` folders in it.
+        folds: `all`, or the names of some folds.
+        resume: Continue the run in `out` where it stands.
+        overwrite: Replace the run in `out`.
+        tracker: Who follows the training.
+        told: Called with clips decoded and clips in all.
+
+    Returns:
+        The run folder, evaluated on its validation and test clips.
+
+    Raises:
+        HarkenError: the recipe, the data or the run folder cannot be used; says why.
+    """
+    run = _open_run(recipe, Path(out), resume=resume, overwrite=overwrite)
+    corpus, parted = prepare(recipe, told)
+    run.write_json("quarantine.json", [_record(q) for q in corpus.quarantined])
+    several = len(parted) > 1
+    for fold in choose_folds(parted, folds):
+        folder = run.fold(fold.name if several else "")
+        if not folder.has("metrics.json"):
+            train_fold(recipe, corpus, fold, folder, tracker or Silent())
+    if several:
+        summarise_folds(run, recipe)
+    return run
+
+
+def _record(clip: Quarantined) -> dict[str, object]:
+    return {"id": clip.id, "path": clip.path, "reason": clip.reason}
+
+
+def _open_run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
+    if not resume:
+        run = RunFolder.create(out, overwrite=overwrite)
+        run.write_text("recipe.yaml", dump_recipe(recipe))
+        run.write_json("environment.json", environment())
+        return run
+    run = RunFolder.open(out)
+    if run.read_text("recipe.yaml") != dump_recipe(recipe):
+        raise RunError(
+            "this run was made by another recipe, so it cannot be resumed with this one",
+            where=str(out),
+            fix=f"harken train {out}/recipe.yaml --resume --out {out}",
+        )
+    return run
+
+
+def choose_folds(parted: Sequence[Fold], wanted: str | Sequence[str]) -> list[Fold]:
+    """Return the folds that are asked for.
+
+    Raises:
+        ConfigError: there is no such fold.
+    """
+    names = [name.strip() for name in wanted.split(",")] if isinstance(wanted, str) else wanted
+    if list(names) == ["all"]:
+        return list(parted)
+    known = {fold.name: fold for fold in parted}
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ConfigError(
+            f"there is no fold {missing[0]!r}; one of {', '.join(known)}", where="--folds"
+        )
+    return [known[name] for name in names]
+
+
+def train_fold(
+    recipe: Recipe, corpus: Corpus, fold: Fold, folder: RunFolder, tracker: Tracker
+) -> None:
+    """Train and evaluate one split, or continue it where its folder stands."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if not folder.has("recipe.yaml"):
+        folder.write_text("recipe.yaml", dump_recipe(recipe))
+        folder.write_json("environment.json", environment())
+    folder.write_json("labels.json", corpus.labels.to_json())
+    parts = pl.DataFrame({"id": corpus.manifest.frame["id"], "split": fold.split})
+    folder.write_table("splits.parquet", parts)
+    trainer = build_trainer(recipe, corpus, fold, folder, tracker)
+    trainer.fit(resume=True)
+    evaluate_fold(recipe, corpus, fold, folder, trainer.loss)
+
+
+def build_trainer(
+    recipe: Recipe, corpus: Corpus, fold: Fold, folder: RunFolder, tracker: Tracker
+) -> Trainer:
+    """Build everything that one split's training needs."""
+    rows = rows_of(fold, "train")
+    examples = training_set(recipe, corpus, rows)
+    valid = rows_of(fold, "valid")
+    seen = corpus.dataset(valid, recipe.audio)
+    model, loss = build_model(recipe, corpus.labels, corpus, rows)
+    trackers: list[Tracker] = [tracker]
+    if recipe.train.tensorboard:
+        trackers.append(TensorBoard(folder.path / "tensorboard"))
+    return Trainer(
+        recipe,
+        model,
+        loss,
+        corpus.labels,
+        Loader(_order(recipe, examples)),
+        Loader(Order(seen, recipe.train.batch_size)) if len(valid) else None,
+        folder,
+        corpus.manifest.frame["id"].to_list(),
+        Several(trackers),
+    )
+
+
+def rows_of(fold: Fold, split: str) -> Rows:
+    """Return the manifest rows of one split."""
+    return np.flatnonzero(fold.split == split).astype(np.int64)
+
+
+def training_set(recipe: Recipe, corpus: Corpus, rows: Rows) -> ClipDataset:
+    """Return the training clips, augmented."""
+    waveform = [augment for augment in recipe.augment if isinstance(augment, WaveformAugment)]
+    return ClipDataset(
+        corpus.cache, rows, corpus.target, corpus.weight, recipe.audio, waveform, recipe.seed
+    )
+
+
+def _order(recipe: Recipe, examples: ClipDataset) -> Order:
+    if recipe.train.sampler == "shuffle":
+        return Shuffled(examples, recipe.train.batch_size)
+    if np.nansum(examples.target[examples.rows]) == 0:
+        raise ConfigError(
+            "balancing needs classes", where="train.sampler", fix="train.sampler=shuffle"
+        )
+    return Balanced(examples, recipe.train.batch_size)
+
+
+def build_model(
+    recipe: Recipe, labels: Labels, corpus: Corpus, rows: Rows
+) -> tuple[Classifier, LossModule]:
+    """Build classifier and loss, and fit the front-end's statistics on training clips only."""
+    seed_torch(recipe.seed, "init")
+    model = new_classifier(recipe, labels)
+    loss = (recipe.loss or default_loss(labels.task)).build(labels, corpus.target[rows])
+    device = pick_device(recipe.train.device)
+    clips = corpus.dataset(rows, recipe.audio)
+    fit_frontend(model.to(device), Loader(Order(clips, recipe.train.batch_size)).epoch(), device)
+    return model, loss
+
+
+def dry_run(recipe: Recipe, told: Told | None = None, steps: int = 100) -> dict[str, float | bool]:
+    """Overfit one batch of training clips, without augmentation, and say whether that worked.
+
+    A network that cannot learn one batch by heart will not learn a data set: its learning rate,
+    its loss or its wiring is wrong.
+
+    Returns:
+        `first_loss`, `last_loss`, `learned` (the loss fell below a tenth), `parameters`,
+        `parameters_without_gradient`, and `seconds_per_epoch`, an estimate.
+    """
+    corpus, parted = prepare(recipe, told)
+    rows = rows_of(parted[0], "train")
+    model, loss = build_model(recipe, corpus.labels, corpus, rows)
+    device = pick_device(recipe.train.device)
+    model, loss = model.to(device), loss.to(device)
+    spread = rows[
+        np.linspace(0, len(rows) - 1, min(recipe.train.batch_size, len(rows))).astype(int)
+    ]
+    batch = corpus.dataset(spread, recipe.audio).batch(spread, 0).to(device)
+    optimizer = recipe.optimizer.build(model)
+    model.train()
+    losses, seconds = [], []
+    for step in range(steps):
+        seed_torch(recipe.seed, "dry-run", step)
+        began = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.train.precision == "bf16"):
+            output = model(batch.waveform, batch.lengths)
+        value = (loss(output, batch) * batch.weight).sum() / batch.weight.sum()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(float(value))
+        seconds.append(time.perf_counter() - began)
+    dead = sum(p.numel() for p in model.parameters() if p.requires_grad and p.grad is None)
+    first, last = losses[0], float(np.median(losses[-5:]))
+    return {
+        "first_loss": first,
+        "last_loss": last,
+        "learned": bool(np.isfinite(last) and last < 0.1 * first),
+        "parameters": model.num_parameters(),
+        "parameters_without_gradient": dead,
+        "seconds_per_epoch": float(np.median(seconds)) * len(rows) / len(spread),
+    }

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harken.batch import Batch, Output
+from harken.checkpoint import RunFolder
+from harken.errors import ConfigError
+from harken.losses import LossModule
+from harken.recipe import Recipe, validate
+from harken.track import Silent
+from harken.trainer import Trainer, TrainingError, monitored
+from harken.verbs.prepare import prepare
+from harken.verbs.train import build_trainer
+
+
+def tiny_recipe(table: Path, **over: Any) -> Recipe:
+    tree: dict[str, Any] = {
+        "data": {
+            "source": {"kind": "table", "path": str(table), "group": "speaker"},
+            "target": "label",
+            "split": {"kind": "fold", "column": "fold", "valid": 0.5},
+        },
+        "audio": {"sample_rate": 8000, "clip_seconds": 0.5},
+        "augment": [{"kind": "gain"}, {"kind": "spec_mask"}],
+        "mix": {"kind": "mixup", "alpha": 0.4},
+        "frontend": {"kind": "log_mel", "n_mels": 16, "normalize": "dataset"},
+        "backbone": {"kind": "cnn", "widths": [4, 8], "dropout": 0.1},
+        "optimizer": {"kind": "adamw", "lr": 0.01},
+        "train": {"epochs": 3, "batch_size": 5, "ema": 0.9},
+        "evaluate": {"num_resamples": 50},
+    }
+    return validate(tree | over)
+
+
+def trainer_of(recipe: Recipe, folder: Path) -> Trainer:
+    corpus, folds = prepare(recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    return build_trainer(recipe, corpus, folds[0], RunFolder(folder), Silent())
+
+
+def fitted(recipe: Recipe, folder: Path) -> Trainer:
+    trainer = trainer_of(recipe, folder)
+    trainer.fit()
+    return trainer
+
+
+def test_the_loss_falls_and_every_epoch_is_written(tiny_table: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tiny_table, train={"epochs": 15, "batch_size": 6}, mix=None)
+    trainer = fitted(recipe, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == list(range(1, 16))
+    assert rows[-1]["train_loss"] < 0.85 * rows[0]["train_loss"]
+    assert rows[-1]["step"] == trainer.progress.step == 15 * trainer.train_loader.num_batches()
+    assert {"lr", "valid_loss", "valid_balanced_accuracy", "seconds", "data_seconds"} <= set(
+        rows[0]
+    )
+
+
+def test_the_same_seed_gives_the_same_weights(tiny_table: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tiny_table)
+    one, two = (fitted(recipe, tmp_path / name) for name in "ab")
+    other = fitted(recipe.model_copy(update={"seed": 1}), tmp_path / "c")
+    weights = [t.model.state_dict() for t in (one, two, other)]
+    assert all(torch.equal(v, weights[1][k]) for k, v in weights[0].items())
+    assert not all(torch.equal(v, weights[2][k]) for k, v in weights[0].items())
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("batch", [1, 4, 7])
+def test_a_broken_run_resumes_to_the_same_weights(
+    tiny_table: Path, tmp_path: Path, batch: int
+) -> None:
+    """Stop in the middle of an epoch, with a state saved at every step."""
+    train = {"epochs": 3, "batch_size": 5, "ema": 0.9, "accumulate": 2, "checkpoint_minutes": 1e-9}
+    recipe = tiny_recipe(tiny_table, train=train)
+    whole = fitted(recipe, tmp_path / "whole")
+
+    class Breaks(Silent):
+        seen = 0
+
+        def advance(self) -> None:
+            self.seen += 1
+            if self.seen == batch:
+                raise Interrupted
+
+    broken = trainer_of(recipe, tmp_path / "broken")
+    broken.tracker = Breaks()
+    with pytest.raises(Interrupted):
+        broken.fit()
+    again = trainer_of(recipe, tmp_path / "broken")
+    again.fit(resume=True)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    one, two = (load_file(tmp_path / n / "model.safetensors") for n in ("whole", "broken"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    clocks = {"seconds", "data_seconds"}
+    rows = [
+        [{k: v for k, v in row.items() if k not in clocks} for row in t.progress.history]
+        for t in (whole, again)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_accumulated_batches_equal_one_large_batch(tiny_table: Path, tmp_path: Path) -> None:
+    base = {"epochs": 1, "batch_size": 12, "clip_norm": 1.0}
+    plain: dict[str, Any] = {
+        "augment": [],
+        "mix": None,
+        "backbone": {"kind": "mlp", "summary": "statistics", "hidden": [8]},
+    }
+    one = fitted(tiny_recipe(tiny_table, train=base, **plain), tmp_path / "one")
+    split = base | {"batch_size": 6, "accumulate": 2}
+    two = trainer_of(tiny_recipe(tiny_table, train=split, **plain), tmp_path / "two")
+    order = one.train_loader.order.batches(0)
+    halves = [half for rows in order for half in np.array_split(rows, 2)]
+    two.train_loader.order.batches = lambda epoch: halves  # type: ignore[method-assign]
+    two.fit()
+    for name, value in one.model.state_dict().items():
+        torch.testing.assert_close(value, two.model.state_dict()[name], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("mix", None),
+        ("mix", {"kind": "mixup", "alpha": 0.4, "on": "features"}),
+        ("augment", []),
+        ("schedule", "none"),
+        ("optimizer", {"kind": "sgd", "lr": 0.01}),
+        ("loss", {"kind": "cross_entropy", "smoothing": 0.2}),
+        ("train", {"epochs": 3, "batch_size": 5}),
+        ("train", {"epochs": 3, "batch_size": 5, "ema": 0.9, "clip_norm": 0.01}),
+        ("train", {"epochs": 3, "batch_size": 5, "ema": 0.9, "precision": "bf16"}),
+        ("train", {"epochs": 3, "batch_size": 5, "ema": 0.9, "sampler": "balanced"}),
+        ("train", {"epochs": 3, "batch_size": 5, "ema": 0.9, "accumulate": 2}),
+        ("train", {"epochs": 3, "batch_size": 5, "ema": 0.9, "keep": "last"}),
+    ],
+)
+def test_every_option_changes_the_run(
+    tiny_table: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    base = fitted(tiny_recipe(tiny_table), tmp_path / "base")
+    other = fitted(tiny_recipe(tiny_table, **{key: value}), tmp_path / "other")
+    if value == {"epochs": 3, "batch_size": 5, "ema": 0.9, "keep": "last"}:
+        assert base.progress.best_epoch != 3, "the corpus is too easy for this test"
+    one, two = (load_file(tmp_path / n / "model.safetensors") for n in ("base", "other"))
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+    del other
+
+
+def test_patience_ends_a_run_that_stands_still(tiny_table: Path, tmp_path: Path) -> None:
+    train = {"epochs": 50, "batch_size": 12, "patience": 2, "min_delta": 10.0, "monitor": "loss"}
+    trainer = fitted(tiny_recipe(tiny_table, train=train), tmp_path / "run")
+    assert trainer.progress.epoch == 3
+    assert trainer.progress.best_epoch == 1
+
+
+def test_the_best_epoch_s_weights_are_kept(tiny_table: Path, tmp_path: Path) -> None:
+    """An optimiser that diverges makes the first epoch the best one."""
+    train = {"epochs": 4, "batch_size": 12, "monitor": "loss"}
+    recipe = tiny_recipe(tiny_table, train=train, schedule="none", augment=[], mix=None)
+    trainer = trainer_of(recipe, tmp_path / "run")
+    kept: list[dict[str, torch.Tensor]] = []
+    losses = iter([1.0, 0.5, 2.0, 0.7])
+
+    def measure(loader: object) -> dict[str, float | None]:
+        kept.append({k: v.clone() for k, v in trainer.model.state_dict().items()})
+        return {"valid_loss": next(losses)}
+
+    trainer._measure = measure  # type: ignore[method-assign]
+    trainer.fit()
+    assert trainer.progress.best_epoch == 2
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(saved[name], kept[1][name]) for name in saved)
+    assert not all(torch.equal(saved[name], kept[3][name]) for name in saved)
+
+
+def test_a_loss_that_is_not_finite_names_the_clip(tiny_table: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(tiny_recipe(tiny_table), tmp_path / "run")
+
+    class Explodes(LossModule):
+        def forward(self, output: Output, batch: Batch) -> torch.Tensor:
+            value = output.logits.sum(dim=1)
+            return value / (batch.rows != batch.rows.max()).float()
+
+    trainer.loss = Explodes()
+    with pytest.raises(
+        TrainingError, match=r"not finite in epoch 1 \(clips \w+_\d_\d\).*optimizer.lr"
+    ):
+        trainer.fit()
+
+
+def test_choosing_an_epoch_needs_validation_clips(tiny_table: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tiny_table)
+    corpus, folds = prepare(recipe)
+    split = np.where(folds[0].split == "valid", "train", folds[0].split)
+    fold = dataclasses.replace(folds[0], split=split)
+    with pytest.raises(ConfigError, match="needs validation clips"):
+        build_trainer(recipe, corpus, fold, RunFolder(tmp_path), Silent())
+
+
+def test_an_unknown_metric_is_one_error(tiny_table: Path, tmp_path: Path) -> None:
+    train = {"epochs": 1, "monitor": "acuracy", "mode": "max"}
+    with pytest.raises(ConfigError, match="there is no metric 'acuracy'; one of .*accuracy"):
+        fitted(tiny_recipe(tiny_table, train=train), tmp_path / "run")
+
+
+def test_the_monitor_knows_its_direction(tiny_table: Path) -> None:
+    corpus, _ = prepare(tiny_recipe(tiny_table))
+    labels = corpus.labels
+    assert monitored(tiny_recipe(tiny_table), labels) == ("balanced_accuracy", True)
+    assert monitored(tiny_recipe(tiny_table, train={"monitor": "loss"}), labels) == ("loss", False)
+    forced = tiny_recipe(tiny_table, train={"monitor": "loss", "mode": "max"})
+    assert monitored(forced, labels) == ("loss", True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_training_runs_on_a_gpu(tiny_table: Path, tmp_path: Path) -> None:
+    train = {"epochs": 2, "device": "cuda", "precision": "bf16"}
+    trainer = fitted(tiny_recipe(tiny_table, train=train), tmp_path / "run")
+    assert next(trainer.model.parameters()).is_cuda
