@@ -3,8 +3,9 @@
     python benchmarks/decode.py ../shared/data/esc10 [--clips 400] [--rounds 3]
 
 Every method handles all clips once per round, in an order that rotates from round to round, so
-that what else the machine does hits all of them. Printed are medians over the rounds, in seconds
-of audio per second (xRT), and ratios to harken on one thread. All of them make mono at 16 kHz.
+that what else the machine does hits all of them. Printed are medians over the rounds: seconds of
+audio per second (xRT), its ratio to harken on one thread, and the ratio of the processor time that
+was needed, which other programs on the machine disturb less. All of them make mono at 16 kHz.
 """
 
 from __future__ import annotations
@@ -79,21 +80,24 @@ METHODS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
-def measure(paths: list[str], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each method."""
+def measure(paths: list[str], rounds: int) -> dict[str, tuple[float, float]]:
+    """Return the median seconds of each method: by the clock, and of the processors."""
     names = list(METHODS)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for name in names:  # the first use of a library pays for its loading
         METHODS[name](paths[:4])
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             METHODS[name](paths)
-            seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            seconds[name].append((time.perf_counter() - began, time.process_time() - cpu))
+    return {
+        name: (statistics.median(w for w, _ in values), statistics.median(c for _, c in values))
+        for name, values in seconds.items()
+    }
 
 
-def reencode(paths: list[str], folder: Path, ending: str) -> list[str]:
+def transcode(paths: list[str], folder: Path, ending: str) -> list[str]:
     copies = []
     for path in paths:
         wave, rate = soundfile.read(path, dtype="int16")
@@ -106,13 +110,15 @@ def print_formats(paths: list[str], rounds: int) -> None:
     total = sum(probe(path).seconds for path in paths)
     with tempfile.TemporaryDirectory() as folder:
         for ending in ("as it is", "wav", "flac", "mp3"):
-            files = paths if ending == "as it is" else reencode(paths, Path(folder), ending)
+            files = paths if ending == "as it is" else transcode(paths, Path(folder), ending)
             medians = measure(files, rounds)
             kind = Path(files[0]).suffix[1:]
             print(f"\n{kind}: {len(files)} clips, {total:.0f} s of audio, {rounds} rounds")
-            for name, value in medians.items():
-                ratio = medians["harken"] / value
-                print(f"  {name:30s} {total / value:8.0f} xRT   {ratio:5.2f} × harken, 1 thread")
+            wall, cpu = medians["harken"]
+            print(f"  {'':30s} {'xRT':>8s} {'speed':>8s} {'processor time':>16s}")
+            for name, (own_wall, own_cpu) in medians.items():
+                ratios = f"{wall / own_wall:7.2f}× {own_cpu / cpu:15.2f}×"
+                print(f"  {name:30s} {total / own_wall:8.0f} {ratios}")
 
 
 def print_cache(paths: list[str]) -> None:

@@ -103,3 +103,17 @@ def esc10() -> Path:
 def fsdd() -> Path:
     """3,000 spoken digits."""
     return _real("fsdd")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run over three folds on the tiny table; tests must not change it."""
+    from test_trainer import tiny_recipe
+
+    from harken.verbs.train import train
+
+    folder = tmp_path_factory.mktemp("session")
+    os.environ["HARKEN_CACHE"] = str(folder / "cache")
+    table = write_tiny_table(folder / "tiny")
+    recipe = tiny_recipe(table, train={"epochs": 20, "batch_size": 6}, mix=None)
+    return train(recipe, folder / "run").path

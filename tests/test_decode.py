@@ -192,6 +192,40 @@ def test_damaged_flac(tmp_path: Path, noise: Callable) -> None:
     assert reason_of(path) == "truncated"
 
 
+def test_damaged_headers(tmp_path: Path, noise: Callable) -> None:
+    wav, mp3, ogg = (tmp_path / name for name in ("a.wav", "a.mp3", "a.ogg"))
+    for path in (wav, mp3, ogg):
+        soundfile.write(path, noise(1.0), 16000)
+    content = bytearray(wav.read_bytes())
+    content[22:24] = b"\xff\xff"  # number of channels
+    wav.write_bytes(content)
+    content = bytearray(mp3.read_bytes())
+    header = max(content.find(b"Xing"), content.find(b"Info"))
+    content[header + 8 : header + 12] = b"\x7f\xff\xff\xff"  # number of frames: terabytes
+    mp3.write_bytes(content)
+    content = bytearray(ogg.read_bytes())
+    content[40:60] = bytes(20)
+    ogg.write_bytes(content)
+    for path in (wav, mp3, ogg):
+        assert reason_of(path) == "truncated"
+
+
+def test_tags_in_other_encodings_do_no_harm(tmp_path: Path, sweep: np.ndarray) -> None:
+    path = write_foreign(tmp_path / "clip.webm", sweep)
+    content = path.read_bytes()
+    assert b"Lavf" in content  # the tag that names the writer
+    path.write_bytes(content.replace(b"Lavf", "음성".encode("cp949")))
+    with pytest.raises(UnicodeDecodeError):
+        pytest.importorskip("av").open(str(path))
+    assert decode(path)[0].shape == (1, len(sweep))
+
+
+def test_sixteen_channels(tmp_path: Path, noise: Callable) -> None:
+    waves = np.stack([noise(0.5, seed=i) for i in range(16)])
+    soundfile.write(tmp_path / "array.wav", waves.T, 16000, subtype="FLOAT")
+    assert np.array_equal(decode(tmp_path / "array.wav")[0], waves)
+
+
 def test_missing_empty_text_folder_and_no_samples(tmp_path: Path) -> None:
     assert reason_of(tmp_path / "nowhere.wav") == "missing"
     assert reason_of(tmp_path / "no" / "folder.wav") == "missing"

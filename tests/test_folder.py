@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -109,6 +109,7 @@ def test_the_dot_is_a_dot() -> None:
     assert re.match(to_regex("spk{group}.wav"), "spkk1.wav")
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.tuples(*[st.text("abz019-.", min_size=1, max_size=5)] * 2), st.integers(0, 99))
 def test_patterns_read_back_what_was_written(words: tuple[str, str], take: int) -> None:
     name = f"{words[0]}_{words[1]}_{take}.wav"

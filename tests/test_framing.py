@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harken.frontends.framing import Framing, frame_mask, window
@@ -26,6 +26,7 @@ def test_povey_is_between_hann_and_rectangular():
     assert window("rectangular", 3, periodic=True).tolist() == [1, 1, 1]
 
 
+@settings(deadline=None)
 @given(samples=st.integers(1, 3000), win=st.integers(1, 400), hop=st.integers(1, 200))
 def test_frames_inside_a_clip_end_before_it_does(samples, win, hop):
     frames = Framing.inside(win, hop).num_frames(samples)
@@ -35,6 +36,7 @@ def test_frames_inside_a_clip_end_before_it_does(samples, win, hop):
         assert (frames - 1) * hop + win <= samples < frames * hop + win
 
 
+@settings(deadline=None)
 @given(samples=st.integers(1, 3000), hop=st.integers(1, 200))
 def test_centred_frames_are_counted_as_torch_does(samples, hop):
     padded = torch.zeros(1, samples + 256)
@@ -45,6 +47,7 @@ def test_centred_frames_are_counted_as_torch_does(samples, hop):
     assert shorter.num_frames(samples) == max(1, theirs.shape[2] - 1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=5))
 def test_counts_of_tensors_equal_counts_of_numbers(lengths):
     for framing in (
@@ -57,6 +60,7 @@ def test_counts_of_tensors_equal_counts_of_numbers(lengths):
 
 
 @pytest.mark.parametrize("edge", ["reflect", "symmetric", "constant"])
+@settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4), left=st.integers(0, 30))
 def test_edges_are_filled_as_numpy_does_at_each_true_end(edge, lengths, left):
     framing = Framing(25, 10, left, 0, 1, edge)

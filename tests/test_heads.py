@@ -31,7 +31,7 @@ def test_groups_follow_the_column_order() -> None:
     x = torch.randn(2, 6)
     expected = torch.cat([head(x) for head in module.groups], dim=1)
     assert torch.equal(module(x), expected)
-    last = [head[-1] for head in module.groups]  # type: ignore[index]
+    last = [head[-1] for head in module.groups]
     with torch.no_grad():
         for i, linear in enumerate(last):
             linear.weight.zero_()
@@ -82,7 +82,7 @@ def test_each_group_trains_its_own_head_only() -> None:
     touched = [
         head[0].weight.grad is not None and bool(head[0].weight.grad.any())
         for head in module.groups
-    ]  # type: ignore[index]
+    ]
     assert touched == [False, True, False]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -240,6 +240,7 @@ def test_text_of_targets_and_decisions() -> None:
     assert two.to_text(np.array([[1.5, 2.0], [NAN, NAN]])).to_list() == ["1.5|2.0", None]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.sampled_from(["x", "y", "10", "9", "한"]), min_size=2, max_size=20))
 def test_single_labels_survive_encoding(cells: list[str]) -> None:
     clips = table(label=cells)

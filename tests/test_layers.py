@@ -9,7 +9,17 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "harken"
 
-LAYERS = ["errors", "allocator", "choice", "storage", "tables", "seeds", "manifest", "containers", "decode", "audio", "labels", "sources", "split", "split_kinds", "check", "pcm_index", "pcm_fill", "pcm_cache", "batch", "augment", "dataset", "loader", "frontends", "backbones", "pooling", "heads", "model", "losses", "schedules", "optim", "ema", "weighted", "ranking", "metrics", "bootstrap", "calibrate", "checkpoint", "track", "recipe", "recipe_help", "inference", "trainer", "predictor", "report", "verbs", "cli", "__init__", "__main__"]
+LAYERS = """
+errors allocator choice storage tables seeds
+manifest labels sources deal split check
+containers decode audio pcm_index pcm_fill pcm_cache
+batch augment dataset loader
+frontends backbones pooling heads model
+losses schedules optim ema
+calibrate ranking weighted bootstrap metrics
+checkpoint track recipe recipe_help inference trainer predictor
+report verbs cli __init__ __main__
+""".split()  # noqa: SIM905
 
 BANNED = {"torchaudio", "librosa", "numba", "pandas", "pickle", "audiomentations"}
 LAZY = {"timm", "transformers", "av", "matplotlib", "jinja2", "tensorboard"}
@@ -34,12 +44,18 @@ def imports(file: Path) -> list[tuple[str, bool]]:
         names = (
             [alias.name for alias in node.names]
             if isinstance(node, ast.Import)
-            else [node.module or ""]
+            else imported_from(node)
             if isinstance(node, ast.ImportFrom)
             else []
         )
         found += [(name, node in top and node not in inner) for name in names]
     return found
+
+
+def imported_from(node: ast.ImportFrom) -> list[str]:
+    if node.module == "harken":
+        return [f"harken.{alias.name}" for alias in node.names]
+    return [node.module or ""]
 
 
 def layer(module: str) -> str:

@@ -92,6 +92,7 @@ def test_mel_decibels_between_zero_and_one(noise):
     assert (features.min(), features.max()) == (0.0, 1.0)
 
 
+@pytest.mark.filterwarnings("ignore:frontend")
 @pytest.mark.parametrize("level", [0.0, 0.25])
 def test_a_constant_clip_gives_no_nan(level):
     for config in recipes():

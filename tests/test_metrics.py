@@ -103,6 +103,16 @@ def test_multi_label_tables_show_support_and_threshold() -> None:
     assert plain["metrics"]["average_precision"] == found["metrics"]["average_precision"]
 
 
+def test_decisions_that_were_made_already_stand() -> None:
+    target, score, groups = sample()
+    limits = [0.2, 0.3, 0.4, 0.5]
+    options = {"groups": groups, "num_resamples": 20}
+    found = summarise(MULTI, target, score, thresholds=limits, **options)
+    given = summarise(MULTI, target, score, decision=score >= limits, **options)
+    assert given["metrics"] == found["metrics"]
+    assert [row["threshold"] for row in given["per_class"]] == [None] * 4
+
+
 def test_regression_has_no_classes_to_confuse() -> None:
     rng = np.random.default_rng(0)
     target = rng.normal(size=(40, 1))

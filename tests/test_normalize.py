@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -58,8 +58,7 @@ def test_minmax_stretches_each_clip():
 @pytest.mark.parametrize("value", [0.0, -16.118095, 1e4])
 def test_constant_clips_become_zeros(config, value):
     out = config.build(5)(torch.full((2, 5, 30), value), torch.tensor([30, 7]))
-    assert out.abs().max() < 1e-3 * max(1, abs(value))
-    assert torch.isfinite(out).all()
+    assert not out.any()
 
 
 def test_none_changes_nothing():
@@ -70,6 +69,7 @@ def test_none_changes_nothing():
 
 
 @pytest.mark.parametrize("per_bin", [False, True])
+@settings(deadline=None, max_examples=30)
 @given(cuts=st.lists(st.integers(1, 5), min_size=1, max_size=4), offset=st.floats(-1000, 1000))
 def test_dataset_learns_the_same_from_any_batches(per_bin, cuts, offset):
     pool = [(features(seed, offset), LENGTHS) for seed in range(sum(cuts))]

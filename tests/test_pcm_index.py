@@ -30,7 +30,7 @@ def test_entries_come_back(tmp_path: Path) -> None:
         assert index.find([b"a", b"other"]) == {
             b"a": Entry(shard, 0, 100, 0.5, b"d", None, "", None)
         }
-        assert np.array_equal(index.open_shard(shard), PCM)
+        assert np.array_equal(index.open_shard(shard)[1], PCM)
         index.remember(
             [(b"bad", Entry(None, reason="silent", message="no sound", fix="x"))], [], None
         )
@@ -44,7 +44,7 @@ def test_the_first_of_two_writers_wins(tmp_path: Path) -> None:
         first, second = add_shard(one, b"a"), add_shard(two, b"a")
         assert first != second
         assert one.find([b"a"])[b"a"].shard == two.find([b"a"])[b"a"].shard == first
-        assert np.array_equal(two.open_shard(second), PCM)
+        assert np.array_equal(two.open_shard(second)[1], PCM)
 
 
 def test_stat_tells_changed_files(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_sweep_removes_old_orphans_only(tmp_path: Path) -> None:
         shard = add_shard(index, b"a")
         for name in ("young.pcm.part", "old.pcm.part", "old.pcm"):
             (tmp_path / name).write_bytes(b"xx")
-        known = tmp_path / index.name(shard)
+        known = tmp_path / index.open_shard(shard)[0]
         for path in (tmp_path / "old.pcm.part", tmp_path / "old.pcm", known):
             os.utime(path, (1, 1))
         index.sweep()

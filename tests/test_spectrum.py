@@ -59,6 +59,37 @@ def test_both_routes_equal_the_reference(options, block, noise, monkeypatch):
         np.testing.assert_allclose(differentiable, theirs, rtol=1e-3, atol=1e-6 * theirs.max())
 
 
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("inference", [True, False])
+def test_threads_share_the_blocks(inference, noise, monkeypatch, three_threads):
+    module = make(preemphasis=0.97, remove_dc_offset=True)
+    waveform = torch.from_numpy(np.stack([noise(1, seed=seed) for seed in range(5)]))
+    lengths = torch.full((5,), 16000)
+    expected, _ = module(waveform, lengths)
+    monkeypatch.setattr(spectrum, "_BLOCK_SAMPLES", 2**14)
+    with torch.inference_mode(inference):
+        shared, _ = module(waveform, lengths)
+    torch.testing.assert_close(shared, expected)
+    assert shared.is_inference() == inference
+    assert torch.get_num_threads() == 3
+
+
+def test_a_failing_thread_fails_the_call(monkeypatch, three_threads):
+    def fail(share):
+        raise ValueError("broken block")
+
+    with pytest.raises(ValueError, match="broken block"):
+        spectrum._share_out(fail, [(slice(0, 1), slice(0, 1))] * 4)
+    assert torch.get_num_threads() == 3
+
+
 @pytest.mark.parametrize("power", [1, 2])
 def test_gradients_reach_the_waveform(power, noise):
     module = make(power=power, preemphasis=0.97, remove_dc_offset=True, name="hamming")

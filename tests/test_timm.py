@@ -112,7 +112,7 @@ def test_the_network_is_timms() -> None:
 def test_options_reach_the_network() -> None:
     assert make(name="resnet10t").dim == 512
     assert make(**SMALL_VIT).dim == 24
-    assert len(make(**SMALL_VIT).network.blocks) == 2  # type: ignore[arg-type]
+    assert len(make(**SMALL_VIT).network.blocks) == 2
 
 
 def test_drop_path_acts_in_training_only_and_is_refused_where_there_is_none() -> None:
@@ -145,8 +145,8 @@ def test_an_unknown_name_lists_the_nearest() -> None:
 
 
 def test_an_unknown_option_is_reported() -> None:
-    with pytest.raises(ConfigError, match=r"backbone\.options: .*'widht'"):
-        make(name="resnet10t", options={"widht": 3})
+    with pytest.raises(ConfigError, match=r"backbone\.options: .*'breadth'"):
+        make(name="resnet10t", options={"breadth": 3})
 
 
 def test_a_network_that_cannot_read_the_size_is_reported() -> None:

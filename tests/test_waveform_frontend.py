@@ -1,6 +1,5 @@
 """`waveform`: samples, standardised as wav2vec 2.0 was trained with."""
 
-import numpy as np
 import torch
 
 from harken.frontends import Waveform
@@ -32,7 +31,8 @@ def test_zero_beyond_each_length_and_finite_in_silence():
         module = Waveform(normalize=normalize).build(16000, None)
         features, _ = module(torch.ones(2, 100), torch.tensor([100, 40]))
         assert features[1, 40:].abs().max() == 0
-        assert np.isfinite(module(torch.zeros(1, 100), torch.tensor([100]))[0]).all()
+        silence, _ = module(torch.zeros(1, 100), torch.tensor([100]))
+        assert not silence.any()
 
 
 def test_what_it_says_about_itself():

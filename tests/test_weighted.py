@@ -206,7 +206,8 @@ def test_missing_labels_are_ignored_label_by_label() -> None:
 
 def test_rows_without_any_target_are_left_out() -> None:
     _, target, score = single(3)
-    more = np.vstack([target, np.full((5, 3), np.nan)]), np.vstack([score, score[:5]])
+    unknown = np.vstack([np.full((3, 3), np.nan), np.zeros((2, 3))])
+    more = np.vstack([target, unknown]), np.vstack([score, score[:5]])
     one, two = measured(named("single", 3), target, score), measured(named("single", 3), *more)
     assert {n: v[0] for n, v in one.overall.items()} == {n: v[0] for n, v in two.overall.items()}
 

@@ -20,7 +20,7 @@ from harken.calibrate import Thresholds, decide
 from harken.labels import Labels
 from harken.ranking import Array, Ints
 from harken.seeds import generator
-from harken.weighted import Floats, Predictions, Scorer, Values
+from harken.weighted import Flags, Floats, Predictions, Scorer, Values
 
 Groups = Sequence[object] | npt.NDArray[Any] | None
 
@@ -100,13 +100,18 @@ def interval(values: Array) -> Interval:
 
 
 def scorer_of(
-    labels: Labels, target: Floats, score: Floats, thresholds: Thresholds, unit: Ints
+    labels: Labels,
+    target: Floats,
+    score: Floats,
+    thresholds: Thresholds,
+    unit: Ints,
+    decision: Flags | None = None,
 ) -> Scorer:
     """Return the scorer of a set of predictions; see `harken.metrics.summarise`."""
     assert target.shape == score.shape == (len(unit), labels.num_classes)
     if labels.task == "regression":
         decision = np.zeros((0, labels.num_classes), dtype=np.bool_)
-    else:
+    elif decision is None:
         decision = decide(labels, score, thresholds)
     return Scorer(Predictions.known(labels, target, score, decision, unit))
 

@@ -123,6 +123,8 @@ def prepare(recipe: Words) -> None:
         corpus, folds = verb.prepare(_recipe(recipe), told)
     names = ", ".join(corpus.labels.names)
     typer.echo(f"{len(corpus.manifest)} clips, {corpus.labels.task}: {names}")
+    for note in corpus.notes:
+        typer.echo(f"note: {note}")
     for clip in corpus.quarantined:
         typer.echo(f"left out {clip.path}: {clip.reason}")
     for fold in folds:

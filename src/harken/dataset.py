@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,20 @@ import torch
 from harken.audio import Audio, fit_length
 from harken.augment import WaveformAugment, apply_waveform_augments
 from harken.batch import Batch
-from harken.pcm_cache import PcmCache
 from harken.seeds import generator
 
 Rows = npt.NDArray[np.int64]
 Wave = npt.NDArray[np.float32]
+
+
+class DecodedAudio(Protocol):
+    """Where decoded clips are read: the cache, or files as they come."""
+
+    def read(self, row: int, /) -> Wave:
+        """Return a clip's waveform, mono at the recipe's rate."""
+
+    def length(self, row: int, /) -> int:
+        """Return its number of samples."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class ClipDataset:
         seed: Root of the draws; None means evaluation: nothing is drawn.
     """
 
-    cache: PcmCache
+    cache: DecodedAudio
     rows: Rows
     target: npt.NDArray[np.float32]
     weight: npt.NDArray[np.float32]

@@ -122,7 +122,9 @@ def number_units(manifest: Manifest, grouped: bool) -> Ints:
         return paths
     groups = _number(manifest.frame["group"])
     num_paths, num_groups = int(paths.max()) + 1, int(groups.max()) + 1
-    if len(np.unique(paths * num_groups + groups)) == num_paths:
+    last_group = np.zeros(num_paths, dtype=np.int64)
+    last_group[paths] = groups
+    if (last_group[paths] == groups).all():
         return groups
     edges = (np.ones(len(paths), dtype=bool), (paths, groups + num_paths))
     graph = sparse.coo_array(edges, shape=(num_paths + num_groups,) * 2)
@@ -259,10 +261,14 @@ def _fingerprints(counts: sparse.csr_array) -> npt.NDArray[np.uint64]:
 
 def _rough_fingerprints(counts: sparse.csr_array) -> npt.NDArray[np.uint64]:
     """Return a number for every unit's largest stratum and magnitude."""
-    sizes = counts[:, [-1]].toarray()[:, 0]
-    strata = counts[:, :-1]
-    largest = strata.argmax(axis=1) if strata.shape[1] else np.zeros(len(sizes))
-    magnitude = np.floor(np.log2(sizes))
+    is_total = counts.indices == counts.shape[1] - 1
+    magnitude = np.floor(np.log2(counts.data[is_total]))
+    data = np.where(is_total, 0, counts.data)
+    peak = np.repeat(np.maximum.reduceat(data, counts.indptr[:-1]), np.diff(counts.indptr))
+    unit = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    at_peak = np.flatnonzero(data == peak)
+    largest = np.zeros(counts.shape[0])
+    largest[unit[at_peak]] = counts.indices[at_peak]
     return np.asarray(largest * 64 + magnitude, dtype=np.uint64)
 
 

@@ -32,6 +32,8 @@ _SLACK_SECONDS = 0.02  # tables round their times; so much a segment may reach o
 _CONTAINER_SLACK_SECONDS = 0.05  # m4a and webm promise durations that include codec padding
 _PREROLL_SECONDS = 0.25  # lossy decoders need some frames to settle after a seek
 _VORBIS_PAGE = 1 << 18  # samples that the last page of a Vorbis file holds at most, in practice
+# Unrecognised, malformed (which it says of some sound Opus files, too), unsupported encoding.
+_NOT_FOR_LIBSNDFILE = {1, 3, 4}
 _MP3_PREROLL = 32 * 1152  # the reservoir's 511 bytes reach over some twenty frames at 8 kbit/s
 _ENDLESS = 1 << 62  # libsndfile's length of streams that do not state theirs is above this
 
@@ -130,13 +132,14 @@ def _truncated(file: Path, detail: str = "it ends before the audio that it promi
 
 
 def _open(file: Path) -> Any | None:
-    """Return libsndfile's reader, or None where it refuses the file."""
+    """Return libsndfile's reader, or None where it does not know the format."""
     try:
         return soundfile.SoundFile(str(file))
     except soundfile.LibsndfileError as error:
-        if "lost sync" in error.error_string:  # FLAC's first frame is decoded on opening
-            raise _truncated(file, error.error_string) from error
-        return None
+        if error.code in _NOT_FOR_LIBSNDFILE or "unimplemented" in error.error_string:
+            return None
+        # It knows the format and found a fault: PyAV would make noise of the rest.
+        raise _truncated(file, error.error_string) from error
 
 
 def _read(reader: Any, file: Path, start: float | None, duration: float | None) -> Wave | None:
@@ -156,6 +159,8 @@ def _read(reader: Any, file: Path, start: float | None, duration: float | None) 
         wave = _read_frames(reader, skip + count)[skip:]
     except soundfile.LibsndfileError as error:
         raise _truncated(file, error.error_string) from error
+    except (MemoryError, ValueError) as error:
+        raise _truncated(file, f"it promises {total} samples") from error
     if len(wave) < count:
         raise _truncated(file, f"{total} samples promised, {first + len(wave)} found")
     return wave
@@ -216,13 +221,14 @@ class _AvFile:
 
     def __enter__(self) -> _AvFile:
         try:
-            self._container: Any = self._av.open(str(self.file))
+            self._container: Any = self._av.open(str(self.file), metadata_errors="ignore")
         except self._av.FFmpegError as error:
             raise self._refusal() from error
-        if not self._container.streams.audio:
+        streams = self._container.streams.audio
+        if not streams or streams[0].codec_context is None:  # None: an unknown codec
             self._container.close()
             raise self._refusal()
-        self._stream = self._container.streams.audio[0]
+        self._stream = streams[0]
         self.rate, self.channels = int(self._stream.rate), int(self._stream.channels)
         # Only mp4 keeps an index of its samples and a clock that ticks once a sample.
         self._ticks = Fraction(self._stream.time_base or 1) * self.rate
@@ -238,6 +244,8 @@ class _AvFile:
             head = file.read(8)
         if head[4:] == b"ftyp" or head[:4] == b"\x1a\x45\xdf\xa3":  # mp4, and Matroska or webm
             return _truncated(self.file, "its table of contents is missing")
+        if head[:4] in (b"RIFF", b"OggS", b"fLaC"):
+            return _truncated(self.file, "its header cannot be read")
         return BadAudio("not_audio", "this is not an audio file", where=str(self.file))
 
     def _promised(self) -> int | None:
@@ -279,12 +287,12 @@ class _AvFile:
         seeks = self._indexed and early > 0
         if seeks:
             self._container.seek(int(early / self._ticks), stream=self._stream)
-        to_float = self._av.AudioResampler(format="fltp")
+        to_float = self._av.AudioResampler(format="flt")  # PyAV reads only 8 separate channels
         for frame in self._container.decode(self._stream):
             if seeks and frame.pts is not None:
                 position = round(frame.pts * self._ticks)
             for part in to_float.resample(frame):
-                block = part.to_ndarray()
+                block = part.to_ndarray().reshape(-1, part.layout.nb_channels).T
                 yield position, block
                 position += block.shape[1]
 

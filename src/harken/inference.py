@@ -15,9 +15,10 @@ from harken.losses import LossModule
 from harken.model import Classifier
 
 Array = npt.NDArray[np.float32]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
-def pick_device(name: Literal["auto", "cpu", "cuda", "mps"]) -> torch.device:
+def pick_device(name: DeviceName) -> torch.device:
     """Return the asked device, or the fastest there is.
 
     Raises:
@@ -67,5 +68,3 @@ def fit_frontend(model: Classifier, batches: Iterable[Batch], device: torch.devi
     if model.frontend.needs_statistics():
         on_device = (batch.to(device) for batch in batches)
         model.frontend.fit((batch.waveform, batch.lengths) for batch in on_device)
-
-

@@ -93,8 +93,8 @@ class Manifest:
 
     def clips(self) -> list[Clip]:
         """Return all clips as tuples."""
-        rows = self.frame.select("id", "path", "start", "duration").iter_rows()
-        return [Clip._make(row) for row in rows]
+        columns = (self.frame[name].to_list() for name in Clip._fields)
+        return list(map(Clip, *columns))
 
     def filter(self, keep: pl.Expr | pl.Series | npt.NDArray[np.bool_]) -> Manifest:
         """Return the clips for which an expression or a mask `(rows,)` holds.

@@ -27,7 +27,7 @@ from harken.calibrate import Thresholds
 from harken.choice import nearest
 from harken.errors import ConfigError
 from harken.labels import Labels, Task
-from harken.weighted import Floats, Predictions, Scorer, Values
+from harken.weighted import Flags, Floats, Predictions, Scorer, Values
 
 _AVERAGED = tuple(
     f"{name}_{mean}"
@@ -133,6 +133,7 @@ def summarise(
     *,
     groups: Groups = None,
     thresholds: Thresholds = None,
+    decision: Flags | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -144,6 +145,8 @@ def summarise(
         score: `(clips, classes)` after softmax or sigmoid; the values themselves for regression.
         groups: Each clip's group, which the bootstrap draws; None draws clips.
         thresholds: See `harken.calibrate.decide`.
+        decision: bool `(clips, classes)`, where decisions were made already (pooled folds, each by
+            its own thresholds); it stands in for `thresholds`.
         num_resamples: Resamples behind each interval; 0 gives none.
         seed: Root of the draws.
 
@@ -156,7 +159,8 @@ def summarise(
         ConfigError: the thresholds do not suit the task.
         DataError: no clip has a target, or a score is not finite.
     """
-    scorer = scorer_of(labels, target, score, thresholds, unit_index(groups, len(target)))
+    unit = unit_index(groups, len(target))
+    scorer = scorer_of(labels, target, score, thresholds, unit, decision)
     known, point = scorer.predictions, scorer.point()
     spread = _Spread(scorer, num_resamples, seed)
     notes = _counting_notes(len(target), len(known.target))
@@ -168,7 +172,9 @@ def summarise(
             name: bounded(float(values[0]), spread.overall(name))
             for name, values in point.overall.items()
         },
-        "per_class": _class_rows(known, point, spread, thresholds),
+        "per_class": _class_rows(
+            known, point, spread, np.nan if decision is not None else thresholds
+        ),
         "confusion": _confusion(known),
         "labels": list(labels.names),
         "notes": notes + _undefined_notes(labels, point) + spread.notes(point),
@@ -219,7 +225,7 @@ def _class_rows(
     for column, label in enumerate(known.labels.names):
         row: dict[str, Any] = {"label": label, "support": int(support[column])}
         if known.labels.task == "multi":
-            row["threshold"] = float(limits[column])
+            row["threshold"] = number(float(limits[column]))
         for name, values in point.per_class.items():
             row[name] = bounded(float(values[column, 0]), spread.of_class(name, column))
         rows.append(row)

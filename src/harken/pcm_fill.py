@@ -193,14 +193,17 @@ class Fill:
         if shard is None:
             return None
         if shard not in self.slots:
-            pcm = self.index.open_shard(shard)
-            if pcm is None:
+            opened = self.index.open_shard(shard)
+            if opened is None:
                 return None
-            self.slots[shard] = len(self.table.maps)
-            self.num_held += pcm.nbytes
-            self.table.maps.append(pcm)
-            self.table.names.append(self.index.name(shard))
+            self._adopt(shard, *opened)
         return self.slots[shard]
+
+    def _adopt(self, shard: int, name: str, pcm: Pcm) -> None:
+        self.slots[shard] = len(self.table.maps)
+        self.num_held += pcm.nbytes
+        self.table.maps.append(pcm)
+        self.table.names.append(name)
 
     def _decode_chunk(self, missing: Sequence[tuple[int, bytes | None]]) -> None:
         paths = list(dict.fromkeys(self.clips[row].path for row, known in missing if not known))
@@ -280,19 +283,23 @@ class Fill:
         files, self.files = self.files, []
         if not pending and not files:
             return
+        entries = [(key, entry) for _, key, entry in pending]
         try:
-            if writer is not None:
-                self.index.evict(self.bound - writer.bytes, self.slots)
-                writer.finish()
-            shard = self.index.remember([(key, e) for _, key, e in pending], files, writer)
+            if writer is None:
+                self.index.remember(entries, files, None)
+                return
+            self.index.evict(self.bound - writer.bytes, self.slots)
+            pcm = writer.finish()
+            shard = self.index.remember(entries, files, writer)
         except RunError:
             if writer is not None:
                 writer.abort()
             raise
-        slot = self._slot(shard)
+        assert shard is not None
+        self._adopt(shard, writer.name, pcm)
         for row, _, entry in pending:
-            if row is not None and slot is not None:
-                self.table.put(row, slot, entry)
+            if row is not None:
+                self.table.put(row, self.slots[shard], entry)
 
     def _in_order(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Apply a function in the pool; results in order, with few of them in memory."""

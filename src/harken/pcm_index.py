@@ -95,13 +95,15 @@ class ShardWriter:
         self.samples += len(pcm)
         return start
 
-    def finish(self) -> None:
-        """Make the shard durable and give it its name."""
+    def finish(self) -> Pcm:
+        """Make the shard durable, give it its name, and return its samples, mapped."""
         with explain_disk(self.folder):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
+            pcm = np.asarray(np.memmap(self._part, dtype=np.int16, mode="r"))
             self._part.rename(self.folder / self.name)
+        return pcm
 
     def abort(self) -> None:
         """Remove what was written."""
@@ -153,22 +155,19 @@ class PcmIndex:
             with explain_disk(self.folder):
                 yield from self._db.execute(query, some).fetchall()
 
-    def open_shard(self, shard: int) -> Pcm | None:
-        """Map a shard into memory; one whose file is gone or damaged is forgotten: None."""
+    def open_shard(self, shard: int) -> tuple[str, Pcm] | None:
+        """Return a shard's file name and its samples, mapped into memory.
+
+        A shard whose file is gone or damaged is forgotten: None.
+        """
         query = "SELECT name, bytes FROM shards WHERE id=?"
         with explain_disk(self.folder):
             row = self._db.execute(query, (shard,)).fetchone()
         pcm = map_shard(self.folder / row[0]) if row else None
         if row and pcm is not None and pcm.nbytes == row[1]:
-            return pcm
+            return row[0], pcm
         self._forget([shard])
         return None
-
-    def name(self, shard: int) -> str:
-        """Return the file name of a shard that is in the books."""
-        query = "SELECT name FROM shards WHERE id=?"
-        with explain_disk(self.folder):
-            return str(self._db.execute(query, (shard,)).fetchone()[0])
 
     def touch(self, shards: Iterable[int]) -> None:
         """Note that shards are used now."""

@@ -22,7 +22,7 @@ from harken.calibrate import Calibration, decide
 from harken.checkpoint import RunFolder
 from harken.dataset import ClipDataset
 from harken.errors import DataError
-from harken.inference import infer, pick_device
+from harken.inference import DeviceName, infer, pick_device
 from harken.labels import Labels
 from harken.manifest import Clip
 from harken.model import Classifier
@@ -87,7 +87,7 @@ class Predictor:
     device: torch.device
 
     @classmethod
-    def load(cls, run: str | Path | RunFolder, device: str | None = None) -> Predictor:
+    def load(cls, run: str | Path | RunFolder, device: DeviceName | None = None) -> Predictor:
         """Load a run.
 
         Args:
@@ -100,7 +100,7 @@ class Predictor:
         folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
         parts = [part for part in folder.folds if part.has("model.safetensors")] or [folder]
         recipe, labels = read_run_recipe(parts[0]), parts[0].labels()
-        where = pick_device(device or recipe.train.device)  # type: ignore[arg-type]
+        where = pick_device(device or recipe.train.device)
         models = [load_classifier(part, recipe, labels, where) for part in parts]
         return cls(recipe, labels, models, [read_calibration(part) for part in parts], where)
 
@@ -113,13 +113,11 @@ class Predictor:
     def scores(self, batches: Sequence[Batch] | Iterator[Batch]) -> Array:
         """Return scores `(clips, classes)` of batches, averaged over the classifiers."""
         every = list(batches)
-        return np.mean(
-            [
-                calibration.scores(self.labels, infer(model, every, self.device)[0])
-                for model, calibration in zip(self.models, self.calibrations, strict=True)
-            ],
-            axis=0,
-        )
+        scores = [
+            calibration.scores(self.labels, infer(model, every, self.device)[0])
+            for model, calibration in zip(self.models, self.calibrations, strict=True)
+        ]
+        return np.asarray(np.mean(scores, axis=0))
 
     def predict(self, files: Sequence[str | Path], *, on_bad: str = "skip") -> pl.DataFrame:
         """Classify audio files.
@@ -134,11 +132,12 @@ class Predictor:
         Raises:
             BadAudio: a file cannot be used and `on_bad` is `stop`.
         """
-        clips = [Clip(str(file), str(file), None, None) for file in files]
-        rows = [self._predict_clip(clip, on_bad) for clip in clips]
+        rows = [self._predict_clip(self.clip(file), on_bad) for file in files]
         names = [f"score_{name}" for name in self.labels.names]
-        schema = {"path": pl.String, "decision": pl.String}
-        schema |= dict.fromkeys(names, pl.Float64) | {"error": pl.String}  # type: ignore[arg-type]
+        value = pl.Float64() if self.labels.task == "regression" else pl.String()
+        numbers = {name: pl.Float64() for name in names}
+        schema: dict[str, pl.DataType] = {"path": pl.String(), "decision": value, **numbers}
+        schema["error"] = pl.String()
         return pl.DataFrame(rows, schema=schema)
 
     def _predict_clip(self, clip: Clip, on_bad: str) -> dict[str, Any]:
@@ -149,7 +148,13 @@ class Predictor:
                 raise
             return {"path": clip.path, "error": str(error)}
         named = {f"score_{n}": float(v) for n, v in zip(self.labels.names, score[0], strict=True)}
-        return {"path": clip.path, "decision": self.decisions(score)[0], **named}
+        decision = decision_text(self.labels, score, self.thresholds)[0]
+        return {"path": clip.path, "decision": decision, **named}
+
+    @staticmethod
+    def clip(file: str | Path) -> Clip:
+        """Return a whole audio file as a clip."""
+        return Clip(str(file), str(file), None, None)
 
     def batch(self, clips: Sequence[Clip]) -> Batch:
         """Decode clips into one batch, as evaluation would see them."""
@@ -164,17 +169,11 @@ class Predictor:
         )
         return dataset.batch(np.arange(count), 0)
 
-    def decisions(self, score: Array) -> list[str | None]:
-        """Return what the scores decide: a label, labels joined by `|`, or the value as text."""
-        return decided_names(self.labels, score, self.thresholds)
 
-
-def decided_names(labels: Labels, score: Array, thresholds: list[float] | None) -> list[str | None]:
-    """Return each row's decision as text: a label, labels joined by `|`, or values."""
-    if labels.task == "regression":
-        return ["|".join(f"{value:.6g}" for value in row) for row in score]
-    marks = decide(labels, score, thresholds)
-    return ["|".join(n for n, m in zip(labels.names, row, strict=True) if m) for row in marks]
+def decision_text(labels: Labels, score: Array, thresholds: Sequence[float] | None) -> pl.Series:
+    """Return each row's decision: a label, labels joined by `|`, or the value."""
+    regression = labels.task == "regression"
+    return labels.to_text(score if regression else decide(labels, score, thresholds))
 
 
 def load_classifier(
@@ -193,6 +192,6 @@ def read_calibration(folder: RunFolder) -> Calibration:
     return Calibration.from_json(folder.read_json("calibration.json"))
 
 
-def load(run: str | Path, device: str | None = None) -> Predictor:
+def load(run: str | Path, device: DeviceName | None = None) -> Predictor:
     """Load a run folder's classifiers; see `Predictor.load`."""
     return Predictor.load(run, device)

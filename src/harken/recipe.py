@@ -298,7 +298,7 @@ def import_plugin(name: str) -> None:
             _import_file(Path(name))
         else:
             importlib.import_module(name)
-    except (ModuleNotFoundError, FileNotFoundError) as error:
+    except (ImportError, FileNotFoundError) as error:
         raise ConfigError(f"cannot import the plug-in: {error}", where=f"plugins: {name}") from None
 
 

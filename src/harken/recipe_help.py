@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,41 +49,43 @@ def describe(path: str) -> str:
     return "\n\n".join(_section(title, config) for title, config in found[path])
 
 
-def _parts() -> Iterator[tuple[str, list[tuple[str, type[Config]]]]]:
+Titled = list[tuple[str, type[Config]]]
+
+
+def _parts() -> Iterator[tuple[str, Titled]]:
     """Yield every word that `describe` knows, with what it shows."""
-    kinds: dict[str, list[tuple[str, type[Config]]]] = {}
+    kinds: dict[str, Titled] = {}
     for name, config in _sections():
         yield name, [(name, config)]
     for plural, slot in SLOTS.items():
-        members = [(f"{plural}: {kind}", member) for kind, member in sorted(slot.kinds().items())]
-        for word in {plural, slot.__name__.lower(), plural.removesuffix("s"), *_fields_of(slot)}:
-            yield word, members
-            for title, member in members:
-                yield f"{word}.{title.partition(': ')[2]}", [(title, member)]
-        for title, member in members:
-            kinds.setdefault(title.partition(": ")[2], []).append((title, member))
+        members = {kind: (f"{plural}: {kind}", member) for kind, member in _sorted_kinds(slot)}
+        for word in {plural, slot.__name__.lower(), *_fields_of(slot)}:
+            yield word, list(members.values())
+            yield from ((f"{word}.{kind}", [entry]) for kind, entry in members.items())
+        for kind, entry in members.items():
+            kinds.setdefault(kind, []).append(entry)
     yield from kinds.items()
+
+
+def _sorted_kinds(slot: type[Choice]) -> list[tuple[str, type[Config]]]:
+    return [(kind, member) for kind, member in sorted(slot.kinds().items())]
 
 
 def _sections() -> Iterator[tuple[str, type[Config]]]:
     yield "recipe", Recipe
     for name, field in Recipe.model_fields.items():
-        config = field.annotation
-        if (
-            inspect.isclass(config)
-            and issubclass(config, Config)
-            and not issubclass(config, Choice)
-        ):
-            yield name, config
+        config: Any = field.annotation
+        if inspect.isclass(config) and issubclass(config, Config):
+            if not issubclass(config, Choice):
+                yield name, config
 
 
 def _fields_of(slot: type[Choice]) -> Iterator[str]:
     """Yield the recipe's own words for a slot, such as `data.split`."""
-    for prefix, config in (("", Recipe), *((f"{n}.", c) for n, c in _sections() if n != "recipe")):
+    places: Titled = [("", Recipe), *((f"{n}.", c) for n, c in _sections() if c is not Recipe)]
+    for prefix, config in places:
         for name, field in config.model_fields.items():
-            if slot.__name__ in str(field.annotation).replace(">", ".").replace("'", ".").split(
-                "."
-            ):
+            if slot.__name__ in re.findall(r"\w+", str(field.annotation)):
                 yield f"{prefix}{name}"
 
 

@@ -15,6 +15,9 @@ from harken.errors import import_extra
 class Tracker(Protocol):
     """Follows a run."""
 
+    def note(self, text: str) -> None:
+        """Something about the data that a person should know."""
+
     def begin(self, title: str, total: int, done: int) -> None:
         """A fold's training begins: `total` batches, `done` of them done before."""
 
@@ -30,6 +33,9 @@ class Tracker(Protocol):
 
 class Silent:
     """Says nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
 
     def begin(self, title: str, total: int, done: int) -> None:
         """Say nothing."""
@@ -51,6 +57,10 @@ class Display(Silent):
         self.console = console
         self._bar: Progress | None = None
         self._task = TaskID(0)
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        self.console.print(f"note: {text}", markup=False, highlight=False)
 
     def begin(self, title: str, total: int, done: int) -> None:
         """Show the bar."""
@@ -91,17 +101,17 @@ class TensorBoard(Silent):
         import_extra("tensorboard", "track")
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder))
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Write the numbers under the epoch."""
         for name, value in row.items():
             if name != "epoch" and isinstance(value, int | float):
-                self._writer.add_scalar(name, value, row["epoch"])  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(name, value, row["epoch"])
 
     def end(self) -> None:
         """Close the file."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class Several:
@@ -109,6 +119,11 @@ class Several:
 
     def __init__(self, trackers: list[Tracker]) -> None:
         self.trackers = trackers
+
+    def note(self, text: str) -> None:
+        """Tell all."""
+        for tracker in self.trackers:
+            tracker.note(text)
 
     def begin(self, title: str, total: int, done: int) -> None:
         """Tell all."""

@@ -169,7 +169,8 @@ class Trainer:
         ):
             output = self.model.classify(features, lengths)
         mixed = Batch(batch.rows, batch.waveform, batch.lengths, target, batch.weight)
-        return self.loss(output, mixed)
+        per_clip: Tensor = self.loss(output, mixed)
+        return per_clip
 
     def _step(self, total_steps: int) -> None:
         progress, train = self.progress, self.recipe.train
@@ -238,13 +239,6 @@ class Trainer:
         if self.valid_loader is None:
             return False
         value = row.get(f"valid_{self.monitor}")
-        if f"valid_{self.monitor}" not in row:
-            known = ", ".join(
-                sorted(k.removeprefix("valid_") for k in row if k.startswith("valid_"))
-            )
-            raise ConfigError(
-                f"there is no metric {self.monitor!r}; one of {known}", where="train.monitor"
-            )
         sign = 1.0 if self.more_is_better else -1.0
         better = isinstance(value, float) and (
             progress.best is None or sign * (value - progress.best) > self.recipe.train.min_delta
@@ -286,9 +280,8 @@ class Trainer:
 def monitored(recipe: Recipe, labels: Labels) -> tuple[str, bool]:
     """Return the metric that chooses epochs and whether more of it is better."""
     name = recipe.train.monitor or default_monitor(labels.task)
-    if recipe.train.mode is not None:
-        return name, recipe.train.mode == "max"
-    return name, higher_is_better(name)
+    more_is_better = higher_is_better(name, labels)
+    return name, more_is_better if recipe.train.mode is None else recipe.train.mode == "max"
 
 
 @contextmanager
@@ -299,14 +292,14 @@ def _asked_to_stop() -> Iterator[threading.Event]:
         yield stop
         return
 
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
     def ask(number: int, frame: FrameType | None) -> None:
         del frame
         stop.set()
-        signal.signal(
-            number, signal.default_int_handler if number == signal.SIGINT else before[number]
-        )
+        # Asked a second time, the process ends at once.
+        signal.signal(number, before[signal.Signals(number)])
 
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, ask)
     try:

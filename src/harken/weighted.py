@@ -72,7 +72,10 @@ class Predictions:
             DataError: no clip has a target, or a score is not finite.
         """
         missing = np.isnan(target)
-        kept = ~(missing.any(axis=1) if labels.task == "single" else missing.all(axis=1))
+        kept = ~missing.all(axis=1)
+        if labels.task == "single":
+            # A row of zeros names no class; taken as it is, it would count for the first one.
+            kept = ~missing.any(axis=1) & target.any(axis=1)
         if not kept.any():
             raise DataError("no clip has a target, so nothing can be measured")
         if not np.isfinite(score[kept]).all():

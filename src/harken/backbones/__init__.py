@@ -5,12 +5,14 @@ from harken.backbones.backbone import Backbone, BackboneModule, Hidden, mask_fro
 from harken.backbones.cnn import CnnBackbone
 from harken.backbones.mlp import MlpBackbone
 from harken.backbones.timm import TimmBackbone
+from harken.frontends.frontend import FeatureSpec
 
 __all__ = [
     "AstBackbone",
     "Backbone",
     "BackboneModule",
     "CnnBackbone",
+    "FeatureSpec",
     "Hidden",
     "MlpBackbone",
     "TimmBackbone",

@@ -9,8 +9,7 @@ from pydantic import Field, model_validator
 from harken.errors import ConfigError
 from harken.frontends.framing import Framing, WindowName, window
 from harken.frontends.frontend import Frontend, FrontendModule
-from harken.frontends.log_mel import check_band
-from harken.frontends.mel import mel_filters
+from harken.frontends.mel import check_band, mel_filters
 from harken.frontends.mel_frontend import Logarithm, MelFrontend
 from harken.frontends.normalize import ClipNormalize, Normalize
 from harken.frontends.spectrum import MelEnergy

@@ -7,10 +7,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from harken.errors import ConfigError
 from harken.frontends.framing import Framing, window
 from harken.frontends.frontend import Frontend, FrontendModule
-from harken.frontends.mel import mel_filters, num_empty
+from harken.frontends.mel import check_band, mel_filters, num_empty
 from harken.frontends.mel_frontend import Logarithm, MelFrontend
 from harken.frontends.normalize import ClipNormalize, Normalize
 from harken.frontends.spectrum import MelEnergy
@@ -125,20 +124,3 @@ class LogMel(Frontend):
         return Framing.centred(
             self.n_fft, self.win_length, self.hop_length, self.pad_mode, drop_last=self.drop_last
         )
-
-
-def check_band(fmin: float, fmax: float | None, sample_rate: int) -> float:
-    """Return the upper edge of the filters in Hz.
-
-    Raises:
-        ConfigError: it is not between `fmin` and half the sample rate.
-    """
-    nyquist = sample_rate / 2
-    top = nyquist if fmax is None else fmax
-    if not fmin < top <= nyquist:
-        raise ConfigError(
-            f"fmin {fmin:g} < fmax {top:g} <= {nyquist:g} Hz (half the sample rate) must hold",
-            where="frontend.fmax",
-            fix="change fmin or fmax, or raise audio.sample_rate",
-        )
-    return top

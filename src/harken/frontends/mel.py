@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from harken.errors import ConfigError
+
 Scale = Literal["slaney", "htk", "kaldi"]
 Array = npt.NDArray[np.float64]
 
@@ -82,3 +84,20 @@ def mel_filters(
 def num_empty(filters: Tensor) -> int:
     """Return how many filters lie between two bins and so never see any energy."""
     return int((filters.amax(dim=1) <= 0).sum())
+
+
+def check_band(fmin: float, fmax: float | None, sample_rate: int) -> float:
+    """Return the upper edge of the filters in Hz.
+
+    Raises:
+        ConfigError: it is not between `fmin` and half the sample rate.
+    """
+    nyquist = sample_rate / 2
+    top = nyquist if fmax is None else fmax
+    if not fmin < top <= nyquist:
+        raise ConfigError(
+            f"fmin {fmin:g} < fmax {top:g} <= {nyquist:g} Hz (half the sample rate) must hold",
+            where="frontend.fmax",
+            fix="change fmin or fmax, or raise audio.sample_rate",
+        )
+    return top

@@ -13,7 +13,7 @@ from harken.choice import Choice
 from harken.errors import ConfigError, DataError, RunError
 from harken.frontends.framing import frame_mask
 
-_SMALLEST = 1e-5  # spreads below this are rounding: such a clip becomes zeros, not noise or NaN
+_SMALLEST = 1e-3  # spreads below this are rounding: such clips become zeros, not noise or NaN
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Values = Finite | list[Finite]
@@ -128,8 +128,10 @@ class ClipNormalizer(NormalizeModule):
         """Return standardised features, zero beyond each length."""
         mask = frame_mask(lengths, features.shape[2])
         count = lengths[:, None, None] * (1 if self.axes == (2,) else features.shape[1])
-        mean = torch.where(mask, features, 0.0).sum(self.axes, keepdim=True) / count
-        centred = torch.where(mask, features - mean, 0.0)
+        # Less their first value, constant features are exactly zero and sums lose fewer digits.
+        shifted = features - (features[:, :, :1] if self.axes == (2,) else features[:, :1, :1])
+        mean = torch.where(mask, shifted, 0.0).sum(self.axes, keepdim=True) / count
+        centred = torch.where(mask, shifted - mean, 0.0)
         variance = centred.square().sum(self.axes, keepdim=True) / count
         return centred / variance.clamp(min=_SMALLEST**2).sqrt()
 

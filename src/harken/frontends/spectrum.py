@@ -1,8 +1,8 @@
 """Energies in mel bands: the arithmetic that `log_mel` and `kaldi_fbank` share.
 
 Two routes give the same numbers. The plain one is batched and differentiable, and is what an
-accelerator, an exporter or a gradient through the waveform gets. The other is for CPUs: clip by
-clip in blocks that stay in the cache, with reused buffers, and with the filters cut into bands that
+accelerator, an exporter or a gradient through the waveform gets. The other is for CPUs: block
+by block, small enough for the caches, in reused buffers, and with the filters cut into bands that
 skip the zeros of the bank (benchmarks/features.py).
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from harken.frontends.framing import Framing
 
 _FILTERS_PER_BAND = 16
-_BLOCK_SAMPLES = 2**20  # 4 MB: small enough for caches, large enough to employ several threads
+_BLOCK_SAMPLES = 2**19  # 2 MB of float32, and as much for their spectra: caches hold both
 
 
 class MelEnergy(nn.Module):
@@ -100,23 +102,36 @@ class MelEnergy(nn.Module):
         return torch.matmul(self.filters, weighed.transpose(1, 2))
 
     def _blocked(self, grid: Tensor, offsets: Tensor | None) -> Tensor:
-        clips, frames, win = grid.shape
+        clips, frames, _ = grid.shape
+        energies = grid.new_empty(clips, len(self.filters), frames)
         size = min(max(_BLOCK_SAMPLES // self.n_fft, 1), frames)
         group = min(max(_BLOCK_SAMPLES // (size * self.n_fft), 1), clips)
-        energies = grid.new_empty(clips, len(self.filters), frames)
-        rows = grid.new_zeros(group * size, self.n_fft)
-        spectrum = rows.new_empty(group * size, self.n_fft // 2 + 1, dtype=torch.complex64)
-        weighed = rows.new_empty(len(self.filters), group * size)
-        for block in itertools.product(_parts(clips, group), _parts(frames, size)):
-            part = grid[block]
-            used = slice(0, part.shape[0] * part.shape[1])
-            framed = rows[used].view(*part.shape[:2], self.n_fft)[..., :win]
-            self._window(part, None if offsets is None else offsets[block], framed)
-            torch.fft.rfft(rows[used], out=spectrum[used])
-            self._weigh(spectrum[used], weighed[:, used])
-            by_clip = weighed[:, used].view(-1, *part.shape[:2]).transpose(0, 1)
-            energies[block[0], :, block[1]] = by_clip
+        blocks = list(itertools.product(_parts(clips, group), _parts(frames, size)))
+
+        def work(share: list[Block]) -> None:
+            buffers = self._allocate(group * size)
+            for block in share:
+                taken = None if offsets is None else offsets[block]
+                energies[block[0], :, block[1]] = self._block(grid[block], taken, *buffers)
+
+        _share_out(work, blocks)
         return energies
+
+    def _allocate(self, frames: int) -> tuple[Tensor, Tensor, Tensor]:
+        rows = torch.zeros(frames, self.n_fft)
+        spectrum = torch.empty(frames, self.n_fft // 2 + 1, dtype=torch.complex64)
+        return rows, spectrum, torch.empty(len(self.filters), frames)
+
+    def _block(
+        self, grid: Tensor, offsets: Tensor | None, rows: Tensor, spectrum: Tensor, weighed: Tensor
+    ) -> Tensor:
+        """Return the energies of `(clips, frames, win)` as a view of the buffer `weighed`."""
+        clips, frames, win = grid.shape
+        used = slice(0, clips * frames)
+        self._window(grid, offsets, rows[used].view(clips, frames, self.n_fft)[..., :win])
+        torch.fft.rfft(rows[used], out=spectrum[used])
+        self._weigh(spectrum[used], weighed[:, used])
+        return weighed[:, used].view(-1, clips, frames).transpose(0, 1)
 
     def _window(self, grid: Tensor, offsets: Tensor | None, out: Tensor) -> None:
         if offsets is None:
@@ -140,6 +155,31 @@ class MelEnergy(nn.Module):
             torch.mm(weights, bins[:, columns].T, out=out[rows])
 
 
+def _share_out(work: Callable[[list[Block]], None], blocks: list[Block]) -> None:
+    """Do blocks in as many threads as torch may use, each thread alone with its own.
+
+    Torch would split every operation among its threads and wait for the slowest each time, which
+    is slow for operations this short, and hopeless on a busy machine.
+    """
+    threads = torch.get_num_threads()
+    if min(threads, len(blocks)) == 1:
+        work(blocks)
+        return
+    inference = torch.is_inference_mode_enabled()  # modes belong to threads, too
+
+    def work_alone(share: list[Block]) -> None:
+        with torch.inference_mode(inference), torch.no_grad():
+            work(share)
+
+    try:
+        workers = min(threads, len(blocks))
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(work_alone, [blocks[first::workers] for first in range(workers)]))
+    finally:
+        torch.set_num_threads(threads)  # threads to come start with the last number that was set
+
+
+Block = tuple[slice, slice]
 Band = tuple[slice, slice, Tensor]
 
 

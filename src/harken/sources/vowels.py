@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import lfilter, sosfilt
 
 from harken.seeds import generator
 
@@ -103,6 +102,8 @@ def glottal_flow(time: Signal, starts: Signal, strength: Signal, open_quotient: 
 
 def vocal_tract(source: Signal, formants: Signal, sample_rate: int) -> Signal:
     """Filter a source by a cascade of resonators, each with gain 1 at 0 Hz."""
+    from scipy.signal import sosfilt  # slow to import, and only this corpus needs it
+
     audible = formants < 0.46 * sample_rate
     frequency, bandwidth = formants[audible], np.asarray(BANDWIDTHS)[: len(formants)][audible]
     c = -np.exp(-2 * np.pi * bandwidth / sample_rate)
@@ -117,6 +118,8 @@ def phonate(
     voice: Voice, vowel: str, seconds: float, sample_rate: int, rng: np.random.Generator
 ) -> Signal:
     """Say a vowel: `(samples,)` of unit peak, with 30 ms of onset and of offset."""
+    from scipy.signal import lfilter
+
     samples = round(seconds * sample_rate)
     # The difference of the flow is its derivative averaged over a sample, so little of it aliases.
     time = np.arange(samples + 1) / sample_rate
@@ -163,7 +166,7 @@ def _draw_speaker(name: str, kind: int, seed: int) -> Speaker:
     rough = kind // 2 % 2 == 1
     woman = sex == "female"
     # The ranges overlap: as in a clinic, some mild patients sound no worse than some controls.
-    severity = float(rng.beta(2.0, 1.6) * 0.7 + 0.3 if rough else rng.beta(1.3, 3.5) * 0.5)
+    severity = float(rng.beta(2.2, 1.5) * 0.7 + 0.3 if rough else rng.beta(1.2, 4.0) * 0.6)
     voice = Voice(
         f0=float((205 if woman else 118) * np.exp(0.13 * rng.standard_normal())),
         tract=float((1.16 if woman else 1.0) * np.exp(0.04 * rng.standard_normal())),

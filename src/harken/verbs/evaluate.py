@@ -22,7 +22,7 @@ from harken.metrics import summarise
 from harken.model import Classifier
 from harken.predictor import (
     Predictor,
-    decided_names,
+    decision_text,
     load_classifier,
     read_calibration,
     read_run_recipe,
@@ -34,6 +34,7 @@ from harken.verbs.prepare import Corpus, Told, open_corpus
 
 SplitName = Literal["train", "valid", "test"]
 Array = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 
 def evaluate(
@@ -65,8 +66,7 @@ def evaluate(
     parts = folder.folds or [folder]
     frames = [_predict_split(part, split, told) for part in parts]
     recipe, labels = read_run_recipe(parts[0]), parts[0].labels()
-    thresholds = read_calibration(folder).thresholds if parts == [folder] else None
-    return summarise_predictions(recipe, labels, pl.concat(frames), thresholds)
+    return summarise_predictions(recipe, labels, pl.concat(frames))
 
 
 def _predict_split(part: RunFolder, split: SplitName, told: Told | None) -> pl.DataFrame:
@@ -108,7 +108,7 @@ def _evaluate_table(folder: RunFolder, on: str, told: Told | None) -> dict[str, 
     frame = prediction_table(
         corpus, rows, score, np.full(len(rows), np.nan), predictor.thresholds, "test", ""
     )
-    metrics = summarise_predictions(recipe, labels, frame, predictor.thresholds)
+    metrics = summarise_predictions(recipe, labels, frame)
     target = RunFolder(folder.path / "evaluations" / Path(on).stem)
     target.write_table("predictions.parquet", frame)
     target.write_json("metrics.json", {"test": metrics})
@@ -132,7 +132,7 @@ def evaluate_fold(
         frame = predict_rows(
             recipe, corpus, model, loss.to(device), rows, calibration, split, fold.name
         )
-        metrics[split] = summarise_predictions(recipe, labels, frame, calibration.thresholds)
+        metrics[split] = summarise_predictions(recipe, labels, frame, calibration.notes)
         frames.append(frame)
     folder.write_table("predictions.parquet", pl.concat(frames))
     # The metrics come last: a fold that has them is complete.
@@ -185,8 +185,8 @@ def prediction_table(
     made: dict[str, Any] = {
         "split": pl.repeat(split, len(rows), eager=True),
         "fold": pl.repeat(fold, len(rows), eager=True),
-        "target": target_names(labels, target),
-        "decision": decided_names(labels, score, thresholds),
+        "target": labels.to_text(target),
+        "decision": decision_text(labels, score, thresholds),
         **{f"score_{name}": score[:, i] for i, name in enumerate(labels.names)},
         "loss": losses.astype(np.float64),
     }
@@ -199,46 +199,44 @@ def prediction_table(
     )
 
 
-def target_names(labels: Labels, target: npt.NDArray[np.float32]) -> list[str | None]:
-    """Return each row's target as text, in the form of the decisions; None where it is missing."""
-    missing = np.isnan(target).all(axis=1)
-    if labels.task == "single":
-        names: list[str] = [labels.names[i] for i in np.nan_to_num(target).argmax(axis=1)]
-    elif labels.task == "multi":
-        names = [
-            "|".join(n for n, v in zip(labels.names, r, strict=True) if v > 0.5) for r in target
-        ]
-    else:
-        names = ["|".join(f"{value:.6g}" for value in row) for row in target]
-    return [None if absent else name for name, absent in zip(names, missing, strict=True)]
-
-
-def arrays_of(labels: Labels, frame: pl.DataFrame) -> tuple[Array, Array]:
-    """Return target and score `(rows, classes)` of a predictions table."""
+def arrays_of(labels: Labels, frame: pl.DataFrame) -> tuple[Array, Array, Flags | None]:
+    """Return target, score and decision `(rows, classes)` of a predictions table."""
     score = frame.select(f"score_{name}" for name in labels.names).to_numpy()
-    if labels.task != "single":
-        return frame.select(f"target_{name}" for name in labels.names).to_numpy(), score
-    target = np.stack([(frame["target"] == name).to_numpy() for name in labels.names], axis=1)
-    return target.astype(np.float64), score
+    if labels.task == "single":
+        target = _marks(labels, frame["target"]).astype(np.float64)
+        target[frame["target"].is_null().to_numpy()] = np.nan
+    else:
+        target = frame.select(f"target_{name}" for name in labels.names).to_numpy()
+    decision = None if labels.task == "regression" else _marks(labels, frame["decision"])
+    return target, score, decision
+
+
+def _marks(labels: Labels, texts: pl.Series) -> Flags:
+    """Return bool `(rows, classes)`: which labels each text names."""
+    named = texts.fill_null("").to_frame("t")
+    if labels.task == "single":
+        return named.select((pl.col("t") == name).alias(name) for name in labels.names).to_numpy()
+    padded = "|" + pl.col("t") + "|"
+    marks = [padded.str.contains(f"|{n}|", literal=True).alias(n) for n in labels.names]
+    return named.select(marks).to_numpy()
 
 
 def summarise_predictions(
-    recipe: Recipe,
-    labels: Labels,
-    frame: pl.DataFrame,
-    thresholds: Sequence[float] | None,
+    recipe: Recipe, labels: Labels, frame: pl.DataFrame, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return the metrics, with intervals, of a predictions table."""
-    target, score = arrays_of(labels, frame)
-    return summarise(
+    """Return the metrics, with intervals, of a predictions table and its decisions."""
+    target, score, decision = arrays_of(labels, frame)
+    found = summarise(
         labels,
         target,
         score,
         groups=frame["group"].to_list() if "group" in frame.columns else None,
-        thresholds=thresholds,
+        decision=decision,
         num_resamples=recipe.evaluate.num_resamples,
         seed=recipe.seed,
     )
+    found["notes"] = [*found["notes"], *notes]
+    return found
 
 
 def summarise_folds(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
@@ -246,25 +244,20 @@ def summarise_folds(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
     folds = [fold for fold in run.folds if fold.has("metrics.json")]
     frames = [f.read_table("predictions.parquet").filter(pl.col("split") == "test") for f in folds]
     pooled, labels = pl.concat(frames), folds[0].labels()
-    each = [
-        {
-            "name": fold.path.name.removeprefix("fold-"),
-            "test": {
-                name: entry["value"]
-                for name, entry in fold.read_json("metrics.json")["test"]["metrics"].items()
-            },
-        }
-        for fold in folds
-    ]
-    table = {name: [e["test"].get(name) for e in each] for name in each[0]["test"]}
-    known = {name: [v for v in values if v is not None] for name, values in table.items()}
+    measured = [fold.read_json("metrics.json")["test"]["metrics"] for fold in folds]
+    values = [{name: entry["value"] for name, entry in part.items()} for part in measured]
+    table = {name: [part.get(name) for part in values] for name in values[0]}
+    known = {name: [v for v in each if v is not None] for name, each in table.items()}
     summary = {
-        "folds": each,
+        "folds": [
+            {"name": fold.path.name.removeprefix("fold-"), "test": test}
+            for fold, test in zip(folds, values, strict=True)
+        ],
         "mean": {name: float(np.mean(v)) if v else None for name, v in known.items()},
         "std": {
             name: float(np.std(v, ddof=1)) if len(v) > 1 else None for name, v in known.items()
         },
-        "pooled": summarise_predictions(recipe, labels, pooled, None),
+        "pooled": summarise_predictions(recipe, labels, pooled),
     }
     run.write_json("labels.json", labels.to_json())
     run.write_table("predictions.parquet", pooled)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,8 @@ class Corpus:
         labels: What is learned.
         target: float32 `(clips, classes)`.
         cache: Their decoded audio.
-        quarantined: The clips that were left out, with reasons.
+        quarantined: The recordings that were left out, with reasons.
+        notes: What a person should know about the table.
     """
 
     manifest: Manifest
@@ -40,6 +41,7 @@ class Corpus:
     target: npt.NDArray[np.float32]
     cache: PcmCache
     quarantined: list[Quarantined]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def weight(self) -> npt.NDArray[np.float32]:
@@ -102,9 +104,18 @@ def prepare(recipe: Recipe, told: Told | None = None) -> tuple[Corpus, list[Fold
     target = target_of(recipe)
     manifest = recipe.data.source.load()
     labels = Labels.learn(target, manifest)
-    manifest = manifest.filter(labels.usable(manifest))
+    usable = labels.usable(manifest)
+    manifest = manifest.filter(usable)
     corpus = open_corpus(recipe, manifest, labels, told)
-    folds = recipe.data.split.assign(corpus.manifest, labels.strata(corpus.manifest), recipe.seed)
+    corpus.notes.extend(manifest.notes)
+    if not usable.all():
+        corpus.notes.append(f"{int((~usable).sum())} clips without a target are left out")
+    folds = recipe.data.split.assign(
+        corpus.manifest,
+        labels.strata(corpus.manifest),
+        recipe.seed,
+        None if labels.task == "regression" else labels.names,
+    )
     digests = [corpus.cache.digest(i) for i in range(len(corpus.manifest))]
     check_splits(corpus.manifest, folds, digests)
     return corpus, folds

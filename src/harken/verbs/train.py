@@ -61,10 +61,13 @@ def train(
     corpus, parted = prepare(recipe, told)
     run.write_json("quarantine.json", [_record(q) for q in corpus.quarantined])
     several = len(parted) > 1
+    tracker = tracker or Silent()
+    for note in [*corpus.notes, *(f"left out {q.path}: {q.reason}" for q in corpus.quarantined)]:
+        tracker.note(note)
     for fold in choose_folds(parted, folds):
         folder = run.fold(fold.name if several else "")
         if not folder.has("metrics.json"):
-            train_fold(recipe, corpus, fold, folder, tracker or Silent())
+            train_fold(recipe, corpus, fold, folder, tracker)
     if several:
         summarise_folds(run, recipe)
     return run
@@ -216,7 +219,7 @@ def dry_run(recipe: Recipe, told: Told | None = None, steps: int = 100) -> dict[
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-        losses.append(float(value))
+        losses.append(float(value.detach()))
         seconds.append(time.perf_counter() - began)
     dead = sum(p.numel() for p in model.parameters() if p.requires_grad and p.grad is None)
     first, last = losses[0], float(np.median(losses[-5:]))

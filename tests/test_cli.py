@@ -1,0 +1,130 @@
+"""The command line, in real processes where that matters."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_trainer import tiny_recipe
+from typer.testing import CliRunner
+
+from harken.cli import app
+from harken.errors import HarkenError
+from harken.recipe import dump_recipe
+
+
+def harken(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harken", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        check=False,
+    )
+
+
+def invoke(*words: str | Path) -> str:
+    found = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found.stdout
+
+
+def test_help_imports_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['harken', '--help']\n"
+        "from harken.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'numpy', 'polars', 'sklearn', 'pydantic', 'soundfile'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "[]"
+    for verb in ("train", "evaluate", "predict", "prepare", "report", "demo", "recipe", "list"):
+        assert verb in found.stdout
+
+
+@pytest.mark.parametrize("word", ["--x=1", "--train.epochs=0", "train.epoch=1"])
+def test_a_mistake_is_one_line_and_no_traceback(word: str, tmp_path: Path, tiny_table: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(tiny_recipe(tiny_table)))
+    found = harken("train", path, word, "--out", tmp_path / "run")
+    assert found.returncode == 1
+    assert found.stdout == ""
+    assert found.stderr.startswith("harken: ")
+    assert "Traceback" not in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_evaluate_predict_and_report(tiny_table: Path, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(tiny_recipe(tiny_table)))
+    run = tmp_path / "run"
+    found = harken("train", path, "train.epochs=1", "--out", run, "--folds", "1")
+    assert found.returncode == 0, found.stderr
+    assert "balanced_accuracy" in found.stdout
+    assert f"report: {run / 'report.html'}" in found.stdout
+    assert (run / "report.html").is_file()
+    refused = harken("train", path, "train.epochs=1", "--out", run)
+    assert refused.returncode == 1
+    assert "--overwrite" in refused.stderr
+
+
+def test_evaluate_prints_numbers_or_json(tiny_run: Path) -> None:
+    assert "balanced_accuracy" in invoke("evaluate", tiny_run)
+    assert json.loads(invoke("evaluate", tiny_run, "--json"))["num_clips"] == 36
+    with pytest.raises(HarkenError, match="no split 'dev'"):
+        invoke("evaluate", tiny_run, "--split", "dev")
+
+
+def test_predict_prints_lines_json_and_csv(tiny_run: Path) -> None:
+    files = sorted((tiny_run.parent / "tiny").glob("*.wav"))[:2]
+    plain = invoke("predict", tiny_run, *files, "--top", "2").splitlines()
+    assert len(plain) == 2
+    assert plain[0].startswith(str(files[0]))
+    assert len(plain[0].split()) == 5
+    rows = [json.loads(line) for line in invoke("predict", tiny_run, *files, "--json").splitlines()]
+    assert [row["path"] for row in rows] == [str(file) for file in files]
+    assert len(rows[0]["scores"]) == 3
+    table = list(csv.DictReader(io.StringIO(invoke("predict", tiny_run, *files, "--csv"))))
+    assert {"path", "decision", "score_low", "error"} <= set(table[0])
+    assert float(table[0]["score_low"]) == pytest.approx(rows[0]["scores"]["low"])
+
+
+def test_predict_names_bad_files_and_fails(tiny_run: Path) -> None:
+    found = CliRunner().invoke(app, ["predict", str(tiny_run), "none.wav"])
+    assert found.exit_code == 1
+    assert "none.wav" in found.stdout
+
+
+def test_prepare_shows_clips_and_splits(tiny_table: Path, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(tiny_recipe(tiny_table)))
+    text = invoke("prepare", path)
+    assert "36 clips, single: high, low, noise" in text
+    assert "fold 1: train 12, valid 12, test 12" in text
+
+
+def test_a_dry_run_trains_nothing(tiny_table: Path, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(tiny_recipe(tiny_table)))
+    text = invoke("train", path, "--dry-run", "--out", tmp_path / "run")
+    assert "by heart" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_recipes_are_shown_described_and_listed(tiny_table: Path, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(tiny_recipe(tiny_table)))
+    assert invoke("recipe", "show", path) == path.read_text()
+    assert "kind: mlp" in invoke("recipe", "show", path, "backbone=mlp")
+    assert json.loads(invoke("recipe", "schema"))["properties"]["frontend"]
+    assert "`depth`" in invoke("recipe", "help", "backbone.ast")
+    assert "timm" in invoke("list", "backbones")

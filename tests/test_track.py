@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from harken.track import Display, Several, Silent, TensorBoard
+
+
+def test_the_display_shows_numbers_and_notes() -> None:
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    display = Display(console)
+    display.note("2 clips [left out]")
+    display.begin("fold-1", total=4, done=1)
+    display.advance()
+    display.epoch({"epoch": 1, "train_loss": 0.51234, "valid_loss": None, "seconds": 1.0})
+    display.end()
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "2 clips [left out]" in text
+    assert "fold-1" in text
+    assert "train_loss 0.512" in text
+
+
+def test_tensorboard_files_hold_the_numbers(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    writer = TensorBoard(tmp_path)
+    writer.epoch({"epoch": 1, "train_loss": 0.5, "valid_loss": None})
+    writer.epoch({"epoch": 2, "train_loss": 0.25, "valid_loss": 0.75})
+    writer.end()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train_loss")] == [(1, 0.5), (2, 0.25)]
+    assert [(e.step, e.value) for e in events.Scalars("valid_loss")] == [(2, 0.75)]
+
+
+def test_several_trackers_are_all_told() -> None:
+    told: list[str] = []
+
+    class Listener(Silent):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+        def advance(self) -> None:
+            told.append("advance")
+
+    both = Several([Listener(), Listener()])
+    both.note("x")
+    both.begin("a", 1, 0)
+    both.advance()
+    both.epoch({})
+    both.end()
+    assert told == ["x", "x", "advance", "advance"]
