@@ -57,7 +57,7 @@ def read_options() -> argparse.Namespace:
 
 
 def keep_freed_memory() -> bool:
-    from harken.allocator import keep_freed_memory as keep
+    from harken.native import keep_freed_memory as keep
 
     return keep()
 

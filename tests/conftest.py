@@ -108,9 +108,8 @@ def fsdd() -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained run over three folds on the tiny table; tests must not change it."""
-    from test_trainer import tiny_recipe
-
     from harken.verbs.train import train
+    from test_trainer import tiny_recipe
 
     folder = tmp_path_factory.mktemp("session")
     os.environ["HARKEN_CACHE"] = str(folder / "cache")

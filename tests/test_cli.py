@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_trainer import tiny_recipe
 from typer.testing import CliRunner
 
 from harken.cli import app
 from harken.errors import HarkenError
 from harken.recipe import dump_recipe
+from test_trainer import tiny_recipe
 
 
 def harken(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -51,7 +51,9 @@ def test_help_imports_no_torch() -> None:
 
 
 @pytest.mark.parametrize("word", ["--x=1", "--train.epochs=0", "train.epoch=1"])
-def test_a_mistake_is_one_line_and_no_traceback(word: str, tmp_path: Path, tiny_table: Path) -> None:
+def test_a_mistake_is_one_line_and_no_traceback(
+    word: str, tmp_path: Path, tiny_table: Path
+) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(dump_recipe(tiny_recipe(tiny_table)))
     found = harken("train", path, word, "--out", tmp_path / "run")

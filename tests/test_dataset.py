@@ -15,13 +15,10 @@ class Memory:
     """Stands for the cache: clips of given lengths, each filled with its own number."""
 
     def __init__(self, lengths: list[int]) -> None:
-        self.lengths = lengths
+        self.lengths = np.array(lengths)
 
     def read(self, row: int) -> npt.NDArray[np.float32]:
         return np.full(self.lengths[row], row + 1, dtype=np.float32)
-
-    def length(self, row: int) -> int:
-        return self.lengths[row]
 
 
 class AddDraw(WaveformAugment):

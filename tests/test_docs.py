@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import make_noise, make_tone
 
+from conftest import make_noise, make_tone
 from harken.recipe import read_recipe, validate
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "harken"
 
 LAYERS = """
-errors allocator choice storage tables seeds
+errors native choice storage tables seeds
 manifest labels sources deal split check
 containers decode audio pcm_index pcm_fill pcm_cache
 batch augment dataset loader

@@ -30,7 +30,9 @@ def test_levels_equal_numpy(unit, power, mode, dynamic_range):
     tracked = energies().requires_grad_()
     levels = logarithm(tracked, LENGTHS)
     np.testing.assert_allclose(levels.detach(), expected, atol=1e-6)
-    np.testing.assert_allclose(logarithm(energies(), LENGTHS), expected, atol=1e-6)
+    overwritten = energies()
+    assert logarithm(overwritten, LENGTHS, in_place=True) is overwritten
+    np.testing.assert_allclose(overwritten, expected, atol=1e-6)
     levels.sum().backward()
     assert torch.isfinite(tracked.grad).all()
     assert torch.equal(tracked.detach(), energies())

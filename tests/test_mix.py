@@ -93,7 +93,7 @@ def test_a_target_is_missing_where_either_is():
 
 def test_features_are_blended_too():
     features = torch.rand(3, 5, 7)
-    mixed, _, soft = Mixup(on="features").apply(
+    mixed, _, soft = Mixup(domain="features").apply(
         features, torch.tensor([7, 7, 7]), torch.eye(3), generator(0)
     )
     expected = torch.einsum("ij,jbt->ibt", soft, features)
@@ -116,7 +116,7 @@ def test_none_does_nothing():
 
 
 def test_configs_survive_yaml():
-    config = Mixup(alpha=10, p=0.5, on="features")
+    config = Mixup(alpha=10, p=0.5, domain="features")
     tree = yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))
     assert Mix.member(tree["kind"]).model_validate(tree) == config
 

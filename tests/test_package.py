@@ -64,7 +64,9 @@ def test_the_constraints_pin_every_dependency_and_name_no_address() -> None:
 
 
 def test_nothing_is_pickled_or_unpickled() -> None:
-    banned = re.compile(r"^[^#]*(\bpickle\b|torch\.load\(|weights_only=False|yaml\.load\(|\bexec\()")
+    banned = re.compile(
+        r"^[^#]*(\bpickle\b|torch\.load\(|weights_only=False|yaml\.load\(|\bexec\()"
+    )
     for file in (ROOT / "src").rglob("*.py"):
         for number, line in enumerate(file.read_text().splitlines(), 1):
             assert not banned.search(line), f"{file}:{number}"

@@ -5,11 +5,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 import soundfile
-from test_trainer import tiny_recipe
 
 from harken.errors import ConfigError, DataError
 from harken.recipe import validate
 from harken.verbs.prepare import prepare
+from test_trainer import tiny_recipe
 
 
 def test_a_second_run_decodes_nothing(

@@ -50,65 +50,47 @@ def test_both_routes_equal_the_reference(options, block, noise, monkeypatch):
     module = make(**options)
     clips = np.stack([0.3 + noise(0.2, seed=seed) for seed in range(3)])
     waveform, lengths = torch.from_numpy(clips), torch.full((3,), clips.shape[1])
-    fast, counts = module(waveform, lengths)
-    plain, _ = module(waveform.clone().requires_grad_(), lengths)
-    assert counts.tolist() == [fast.shape[2]] * 3
+    fast = module(waveform, lengths)
+    plain = module(waveform.clone().requires_grad_(), lengths)
     for clip, ours, differentiable in zip(clips, fast, plain.detach(), strict=True):
         theirs = reference(module, clip)
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6 * theirs.max())
         np.testing.assert_allclose(differentiable, theirs, rtol=1e-3, atol=1e-6 * theirs.max())
 
 
-@pytest.fixture
-def three_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("inference", [True, False])
-def test_threads_share_the_blocks(inference, noise, monkeypatch, three_threads):
-    module = make(preemphasis=0.97, remove_dc_offset=True)
-    waveform = torch.from_numpy(np.stack([noise(1, seed=seed) for seed in range(5)]))
-    lengths = torch.full((5,), 16000)
-    expected, _ = module(waveform, lengths)
-    monkeypatch.setattr(spectrum, "_BLOCK_SAMPLES", 2**14)
-    with torch.inference_mode(inference):
-        shared, _ = module(waveform, lengths)
-    torch.testing.assert_close(shared, expected)
-    assert shared.is_inference() == inference
-    assert torch.get_num_threads() == 3
-
-
-def test_a_failing_thread_fails_the_call(monkeypatch, three_threads):
-    def fail(share):
-        raise ValueError("broken block")
-
-    with pytest.raises(ValueError, match="broken block"):
-        spectrum._share_out(fail, [(slice(0, 1), slice(0, 1))] * 4)
-    assert torch.get_num_threads() == 3
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_clip_has_the_same_energies_alone_and_in_a_batch(options, noise):
+    module = make(**options)
+    lengths = torch.tensor([500, 401, 16000, 3000, 9000])
+    batch = torch.zeros(5, 17000)
+    for row, length in zip(batch, lengths.tolist(), strict=True):
+        row[:length] = torch.from_numpy(noise(2)[:length])
+    together, counts = module(batch, lengths), module.framing.frame_lengths(lengths)
+    for row, length, count in zip(batch, lengths, counts.tolist(), strict=True):
+        alone = module(row[None, : int(length)], length[None])
+        clip = together[int((lengths == length).nonzero()), :, :count]
+        torch.testing.assert_close(alone[0], clip, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("power", [1, 2])
 def test_gradients_reach_the_waveform(power, noise):
     module = make(power=power, preemphasis=0.97, remove_dc_offset=True, name="hamming")
     waveform = torch.from_numpy(noise(0.05))[None].requires_grad_()
-    energies, _ = module(waveform, torch.tensor([waveform.shape[1]]))
+    energies = module(waveform, torch.tensor([waveform.shape[1]]))
     energies.sum().backward()
     assert torch.isfinite(waveform.grad).all()
     direction = torch.randn_like(waveform)
     step = 1e-3
     with torch.no_grad():
-        up, _ = module(waveform + step * direction, torch.tensor([800]))
-        down, _ = module(waveform - step * direction, torch.tensor([800]))
+        up = module(waveform + step * direction, torch.tensor([800]))
+        down = module(waveform - step * direction, torch.tensor([800]))
     slope = (up.double().sum() - down.double().sum()) / (2 * step)
     assert float((waveform.grad * direction).sum()) == pytest.approx(float(slope), rel=1e-2)
 
 
 def test_silence_has_finite_gradients():
     waveform = torch.zeros(1, 800, requires_grad=True)
-    energies, _ = make(power=1)(waveform, torch.tensor([800]))
+    energies = make(power=1)(waveform, torch.tensor([800]))
     energies.sum().backward()
     assert torch.isfinite(waveform.grad).all()
 
@@ -129,6 +111,6 @@ def test_bands_hold_the_whole_bank_and_few_zeros():
     whole = torch.zeros_like(filters)
     bands = spectrum._cut_bands(filters, interleave=False)
     for rows, columns, weights in bands:
-        whole[rows, columns] = weights
+        whole[rows, columns] = weights.T
     assert torch.equal(whole, filters)
     assert sum(weights.numel() for *_, weights in bands) < 0.2 * filters.numel()

@@ -134,7 +134,7 @@ def test_accumulated_batches_equal_one_large_batch(tiny_table: Path, tmp_path: P
     ("key", "value"),
     [
         ("mix", None),
-        ("mix", {"kind": "mixup", "alpha": 0.4, "on": "features"}),
+        ("mix", {"kind": "mixup", "alpha": 0.4, "domain": "features"}),
         ("augment", []),
         ("schedule", "none"),
         ("optimizer", {"kind": "sgd", "lr": 0.01}),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from harken.allocator import keep_freed_memory
+from harken.native import prepare_native
 
 if TYPE_CHECKING:
     from harken.errors import HarkenError
@@ -49,7 +49,7 @@ __all__ = [
     "train",
 ]
 
-keep_freed_memory()
+prepare_native()
 
 
 def __getattr__(name: str) -> Any:

@@ -25,8 +25,9 @@ class DecodedAudio(Protocol):
     def read(self, row: int, /) -> Wave:
         """Return a clip's waveform, mono at the recipe's rate."""
 
-    def length(self, row: int, /) -> int:
-        """Return its number of samples."""
+    @property
+    def lengths(self) -> Rows:
+        """Samples of every clip, int64 `(all rows,)`."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class ClipDataset:
     @property
     def lengths(self) -> Rows:
         """Samples of each clip of the split, before cropping and padding."""
-        return np.array([self.cache.length(int(row)) for row in self.rows], dtype=np.int64)
+        return self.cache.lengths[self.rows]
 
     def example(self, row: int, epoch: int) -> tuple[Wave, int]:
         """Return the waveform of a manifest row in one epoch, and its true length in samples."""

@@ -63,9 +63,10 @@ class _Audio:
         """Return the decoded clip."""
         return load_audio(self.clips[row], self.recipe.audio)
 
-    def length(self, row: int) -> int:
-        """Return the samples of the decoded clip."""
-        return len(self.read(row))
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Return the samples of every clip."""
+        return np.array([len(self.read(row)) for row in range(len(self.clips))], dtype=np.int64)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -103,24 +104,34 @@ def _row(name: str, field: FieldInfo) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+_SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+
+
 def _type_name(field: FieldInfo) -> str:
-    kind: Any = field.annotation
-    text = kind.__name__ if inspect.isclass(kind) and not hasattr(kind, "__args__") else str(kind)
-    for noise in ("typing.", "collections.abc."):
-        text = text.replace(noise, "")
-    for part in text.replace("[", " ").replace("]", " ").replace(",", " ").split():
-        if part.startswith("harken."):
-            text = text.replace(part, part.rpartition(".")[2])
     limits = [
-        str(rule) for rule in field.metadata if type(rule).__name__ in ("Ge", "Gt", "Le", "Lt")
+        f"{sign} {getattr(rule, word):g}"
+        for rule in field.metadata
+        for word, sign in _SIGNS.items()
+        if hasattr(rule, word)
     ]
-    marks = {"Ge(ge=": "≥ ", "Gt(gt=": "> ", "Le(le=": "≤ ", "Lt(lt=": "< "}
-    for mark, sign in marks.items():
-        limits = [
-            sign + rule.removeprefix(mark)[:-1] if rule.startswith(mark) else rule
-            for rule in limits
-        ]
-    return f"{text}{', ' if limits else ''}{', '.join(limits)}"
+    return ", ".join([_spell(field.annotation), *limits])
+
+
+def _spell(kind: Any) -> str:
+    """Write a type as a reader of YAML would."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _spell(parts[0])
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    if origin in (Union, UnionType):
+        return " | ".join(dict.fromkeys(map(_spell, parts)))
+    if origin is not None:
+        inner = ", ".join(_spell(part) for part in parts if part is not Ellipsis)
+        return f"list[{inner}]" if origin in (list, tuple) else f"{origin.__name__}[{inner}]"
+    if kind is NoneType:
+        return "null"
+    return str(getattr(kind, "__name__", kind))
 
 
 def _default(field: FieldInfo) -> str:

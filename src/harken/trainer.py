@@ -156,13 +156,13 @@ class Trainer:
         epoch, seed, mix = self.progress.epoch, self.recipe.seed, self.recipe.mix
         rng = generator(seed, "mix", epoch, self.progress.batch)
         waveform, lengths, target = batch.waveform, batch.lengths, batch.target
-        if mix is not None and mix.on == "waveform":
+        if mix is not None and mix.domain == "waveform":
             waveform, lengths, target = mix.apply(waveform, lengths, target, rng)
         features, lengths = self.model.features(waveform, lengths)
         if self.augments:
             rngs = [generator(seed, "spectrogram", epoch, int(row)) for row in batch.rows]
             features = apply_spectrogram_augments(self.augments, features, lengths, rngs)
-        if mix is not None and mix.on == "features":
+        if mix is not None and mix.domain == "features":
             features, lengths, target = mix.apply(features, lengths, target, rng)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.recipe.train.precision == "bf16"

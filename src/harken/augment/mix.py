@@ -18,7 +18,7 @@ class Mix(Choice):
 
     p: float = Field(1.0, ge=0.0, le=1.0)
     """Probability that a clip is blended with another."""
-    on: Literal["waveform", "features"] = "waveform"
+    domain: Literal["waveform", "features"] = "waveform"
     """Whether sounds are blended, or what the front-end made of them."""
 
     def apply(
@@ -69,7 +69,9 @@ class Mixup(Mix):
         """
         if not x.is_floating_point():
             raise ConfigError(
-                "tokens cannot be blended", where="mix.on", fix="blend waveforms: mix.on=waveform"
+                "tokens cannot be blended",
+                where="mix.domain",
+                fix="blend waveforms: mix.domain=waveform",
             )
         batch = len(x)
         share = rng.beta(self.alpha, self.alpha, batch)

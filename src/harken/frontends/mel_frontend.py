@@ -13,7 +13,8 @@ from torch import Tensor
 from harken.frontends.framing import frame_mask
 from harken.frontends.frontend import FeatureSpec, FrontendModule
 from harken.frontends.normalize import NormalizeModule
-from harken.frontends.spectrum import MelEnergy
+from harken.frontends.sharing import cut, share_out
+from harken.frontends.spectrum import MelEnergy, is_plain
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class Logarithm:
     floor_mode: Literal["clamp", "add"]
     dynamic_range: float | None = None
 
-    def __call__(self, energies: Tensor, lengths: Tensor) -> Tensor:
+    def __call__(self, energies: Tensor, lengths: Tensor, *, in_place: bool = False) -> Tensor:
         """Return levels `(batch, bins, frames)`, zero beyond each length.
 
-        `energies` is overwritten, unless a gradient flows through it.
+        With `in_place` they take the place of the energies.
         """
-        out = None if energies.requires_grad else energies  # a gradient needs what it passed
+        out = energies if in_place else None
         if self.floor_mode == "add":
             levels = torch.add(energies, self.floor, out=out)
         else:
@@ -84,9 +85,20 @@ class MelFrontend(FrontendModule):
 
     def levels(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features before normalisation, and their lengths."""
-        with _full_precision(waveform.device.type):
-            energies, counts = self.energy(waveform, lengths)
-            return self.logarithm(energies, counts), counts
+        framing, samples = self.energy.framing, waveform.shape[1]
+        counts = framing.frame_lengths(lengths)
+        if is_plain(waveform):
+            with _full_precision(waveform.device.type):
+                return self.logarithm(self.energy(waveform, lengths), counts), counts
+        levels = waveform.new_empty(len(waveform), self.spec.dim, framing.num_frames(samples))
+
+        def work(clips: slice) -> None:
+            with _full_precision("cpu"):
+                energies = self.energy(waveform[clips], lengths[clips], out=levels[clips])
+                self.logarithm(energies, counts[clips], in_place=True)
+
+        share_out(work, cut(len(waveform), self.energy.clips_per_block(samples)))
+        return levels, counts
 
     def needs_statistics(self) -> bool:
         """Whether the normalisation still has to learn its mean and deviation."""

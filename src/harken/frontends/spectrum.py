@@ -1,25 +1,24 @@
 """Energies in mel bands: the arithmetic that `log_mel` and `kaldi_fbank` share.
 
 Two routes give the same numbers. The plain one is batched and differentiable, and is what an
-accelerator, an exporter or a gradient through the waveform gets. The other is for CPUs: block
-by block, small enough for the caches, in reused buffers, and with the filters cut into bands that
-skip the zeros of the bank (benchmarks/features.py).
+accelerator, an exporter or a gradient through the waveform gets. The other is for CPUs: blocks of
+frames small enough for the caches, in reused buffers, and the filters cut into bands that skip the
+zeros of the bank (benchmarks/features.py).
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from harken.frontends.framing import Framing
+from harken.frontends.sharing import cut
 
 _FILTERS_PER_BAND = 16
+_FEWEST_ROWS = 16  # MKL multiplies fewer rows in another order, so a clip would feel its batch
 _BLOCK_SAMPLES = 2**19  # 2 MB of float32, and as much for their spectra: caches hold both
 
 
@@ -63,13 +62,19 @@ class MelEnergy(nn.Module):
         self.register_buffer("filters", filters, persistent=False)
         self._bands = _cut_bands(filters, interleave=power == 2)
 
-    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return energies `(batch, n_mels, frames)` and the number of true frames per clip."""
+    def forward(self, waveform: Tensor, lengths: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return energies `(batch, n_mels, frames)`, in `out` if it is there and the route allows.
+
+        Frames beyond a clip's end hold whatever its padding gives.
+        """
         frames = self.framing.num_frames(waveform.shape[1])
         samples, offsets = self._prepare(self.framing.fill_edges(waveform, lengths))
         grid = samples.unfold(1, self.framing.win_length, self.framing.hop_length)[:, :frames]
-        route = self._plain if _is_plain(waveform) else self._blocked
-        return route(grid, offsets), self.framing.frame_lengths(lengths)
+        if is_plain(waveform):
+            return self._plain(grid, offsets)
+        energies = grid.new_empty(len(grid), len(self.filters), frames) if out is None else out
+        self._blocked(grid, offsets, energies)
+        return energies
 
     def _prepare(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
         """Pre-emphasise `(batch, samples)`; also return the first samples and offsets of frames.
@@ -88,6 +93,10 @@ class MelEnergy(nn.Module):
             samples = torch.cat([samples[:, :1], later], dim=1)
         return samples, torch.stack([left * means, left * (starts - means)], dim=2)
 
+    def clips_per_block(self, samples: int) -> int:
+        """Return how many clips of so many samples fit into the caches with all their frames."""
+        return max(1, _BLOCK_SAMPLES // (self.framing.num_frames(samples) * self.n_fft))
+
     def _plain(self, grid: Tensor, offsets: Tensor | None) -> Tensor:
         if offsets is not None:
             first = offsets[:, : grid.shape[1], 1:]
@@ -101,37 +110,21 @@ class MelEnergy(nn.Module):
             weighed = spectrum.abs()
         return torch.matmul(self.filters, weighed.transpose(1, 2))
 
-    def _blocked(self, grid: Tensor, offsets: Tensor | None) -> Tensor:
-        clips, frames, _ = grid.shape
-        energies = grid.new_empty(clips, len(self.filters), frames)
-        size = min(max(_BLOCK_SAMPLES // self.n_fft, 1), frames)
-        group = min(max(_BLOCK_SAMPLES // (size * self.n_fft), 1), clips)
-        blocks = list(itertools.product(_parts(clips, group), _parts(frames, size)))
-
-        def work(share: list[Block]) -> None:
-            buffers = self._allocate(group * size)
-            for block in share:
-                taken = None if offsets is None else offsets[block]
-                energies[block[0], :, block[1]] = self._block(grid[block], taken, *buffers)
-
-        _share_out(work, blocks)
-        return energies
-
-    def _allocate(self, frames: int) -> tuple[Tensor, Tensor, Tensor]:
-        rows = torch.zeros(frames, self.n_fft)
-        spectrum = torch.empty(frames, self.n_fft // 2 + 1, dtype=torch.complex64)
-        return rows, spectrum, torch.empty(len(self.filters), frames)
-
-    def _block(
-        self, grid: Tensor, offsets: Tensor | None, rows: Tensor, spectrum: Tensor, weighed: Tensor
-    ) -> Tensor:
-        """Return the energies of `(clips, frames, win)` as a view of the buffer `weighed`."""
+    def _blocked(self, grid: Tensor, offsets: Tensor | None, energies: Tensor) -> None:
         clips, frames, win = grid.shape
-        used = slice(0, clips * frames)
-        self._window(grid, offsets, rows[used].view(clips, frames, self.n_fft)[..., :win])
-        torch.fft.rfft(rows[used], out=spectrum[used])
-        self._weigh(spectrum[used], weighed[:, used])
-        return weighed[:, used].view(-1, clips, frames).transpose(0, 1)
+        size = min(max(_BLOCK_SAMPLES // (self.n_fft * clips), 1), frames)
+        rows = torch.empty(max(clips * size, _FEWEST_ROWS), self.n_fft)
+        rows[:, win:] = 0
+        rows[:_FEWEST_ROWS] = 0
+        weighed = torch.empty(len(rows), len(self.filters))
+        for part in cut(frames, size):
+            shape = (clips, part.stop - part.start, -1)
+            used = clips * shape[1]
+            framed = rows[:used].view(shape)[..., :win]
+            self._window(grid[:, part], None if offsets is None else offsets[:, part], framed)
+            computed = max(used, _FEWEST_ROWS)
+            self._weigh(torch.fft.rfft(rows[:computed]), weighed[:computed])
+            energies[:, :, part] = weighed[:used].view(shape).transpose(1, 2)
 
     def _window(self, grid: Tensor, offsets: Tensor | None, out: Tensor) -> None:
         if offsets is None:
@@ -143,7 +136,7 @@ class MelEnergy(nn.Module):
         out.mul_(self.window)
 
     def _weigh(self, spectrum: Tensor, out: Tensor) -> None:
-        """Weigh a block of spectra, which it destroys, into `out` `(n_mels, frames)`.
+        """Weigh a block of spectra, which it destroys, into `out` `(frames, n_mels)`.
 
         For powers the squares of real and imaginary parts stay side by side: filters with every
         weight twice add them up, which is cheaper than a pass that adds pairs.
@@ -151,44 +144,15 @@ class MelEnergy(nn.Module):
         parts = torch.view_as_real(spectrum)
         parts.mul_(parts)
         bins = parts.flatten(1) if self.power == 2 else parts.sum(dim=2).sqrt_()
-        for rows, columns, weights in self._bands:
-            torch.mm(weights, bins[:, columns].T, out=out[rows])
+        for filters, columns, weights in self._bands:
+            torch.mm(bins[:, columns], weights, out=out[:, filters])
 
 
-def _share_out(work: Callable[[list[Block]], None], blocks: list[Block]) -> None:
-    """Do blocks in as many threads as torch may use, each thread alone with its own.
-
-    Torch would split every operation among its threads and wait for the slowest each time, which
-    is slow for operations this short, and hopeless on a busy machine.
-    """
-    threads = torch.get_num_threads()
-    if min(threads, len(blocks)) == 1:
-        work(blocks)
-        return
-    inference = torch.is_inference_mode_enabled()  # modes belong to threads, too
-
-    def work_alone(share: list[Block]) -> None:
-        with torch.inference_mode(inference), torch.no_grad():
-            work(share)
-
-    try:
-        workers = min(threads, len(blocks))
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(work_alone, [blocks[first::workers] for first in range(workers)]))
-    finally:
-        torch.set_num_threads(threads)  # threads to come start with the last number that was set
-
-
-Block = tuple[slice, slice]
 Band = tuple[slice, slice, Tensor]
 
 
-def _parts(length: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
-
-
 def _cut_bands(filters: Tensor, *, interleave: bool) -> list[Band]:
-    """Cut a bank into groups of neighbours and the bins that they see."""
+    """Cut a bank into groups of neighbours: their rows, the bins they see, weights transposed."""
     bands = []
     for start in range(0, len(filters), _FILTERS_PER_BAND):
         group = filters[start : start + _FILTERS_PER_BAND]
@@ -198,7 +162,7 @@ def _cut_bands(filters: Tensor, *, interleave: bool) -> list[Band]:
         if interleave:
             weights, times = weights.repeat_interleave(2, dim=1), 2
         columns = slice(times * low, times * high)
-        bands.append((slice(start, start + len(group)), columns, weights.contiguous()))
+        bands.append((slice(start, start + len(group)), columns, weights.T.contiguous()))
     return bands
 
 
@@ -211,7 +175,7 @@ def _frame_means(samples: Tensor, win: int, hop: int) -> Tensor:
     return means
 
 
-def _is_plain(waveform: Tensor) -> bool:
+def is_plain(waveform: Tensor) -> bool:
     """Whether these waveforms must take the plain route."""
     tracked = torch.is_grad_enabled() and waveform.requires_grad
     fast = waveform.device.type == "cpu" and waveform.dtype == torch.float32
