@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
+from torch.nn import functional as F
 
 from harken.backbones import CnnBackbone
 from harken.backbones.cnn import BaselineCnn, MaskedBatchNorm2d, Vgg
@@ -58,6 +59,8 @@ def test_states_are_frequency_major() -> None:
         {"activation": "gelu"},
         {"activation": "silu"},
         {"residual": True},
+        {"stem_kernel": 5},
+        {"stem_stride": 2},
         {"freq_channel": True},
         {"widths": [4, 4, 8]},
     ],
@@ -198,3 +201,16 @@ def test_it_learns_where_a_tone_is() -> None:
         loss.backward()
         optimizer.step()
     assert loss < 0.1
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 21, 22, 40])
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_strided_stem_keeps_a_clip_apart_from_its_batch(frames: int, residual: bool) -> None:
+    torch.manual_seed(0)
+    module = vgg(stem_kernel=5, stem_stride=2, residual=residual).eval()
+    clip = torch.randn(1, 64, frames)
+    beside = torch.cat([F.pad(clip, (0, 41 - frames)), torch.randn(1, 64, 41)])
+    alone = module(clip, torch.tensor([frames]))
+    together = module(beside, torch.tensor([frames, 41]))
+    own = together.states[:1][together.mask[:1]]
+    torch.testing.assert_close(alone.states[alone.mask], own, atol=1e-5, rtol=0)

@@ -134,7 +134,8 @@ def test_a_killed_process_resumes_to_the_same_bits(
     assert broken.returncode != 0
     assert not (tmp_path / "broken" / "fold-1" / "metrics.json").exists()
     if number == signal.SIGTERM:
-        assert broken.stderr and b"continue with --resume" in broken.stderr.read()
+        assert broken.stderr
+        assert b"continue with --resume" in broken.stderr.read()
     assert _start(path, tmp_path / "broken", "--folds", "1", "--resume").wait(120) == 0
     assert whole.wait(120) == 0
     one, two = (load_file(tmp_path / n / "fold-1/model.safetensors") for n in ("whole", "broken"))

@@ -76,9 +76,9 @@ def _sections() -> Iterator[tuple[str, type[Config]]]:
     yield "recipe", Recipe
     for name, field in Recipe.model_fields.items():
         config: Any = field.annotation
-        if inspect.isclass(config) and issubclass(config, Config):
-            if not issubclass(config, Choice):
-                yield name, config
+        is_config = inspect.isclass(config) and issubclass(config, Config)
+        if is_config and not issubclass(config, Choice):
+            yield name, config
 
 
 def _fields_of(slot: type[Choice]) -> Iterator[str]:

@@ -79,7 +79,8 @@ def _predict_split(part: RunFolder, split: SplitName, told: Told | None) -> pl.D
     missing = parted.filter(~pl.col("id").is_in(corpus.manifest.frame["id"].implode()))
     if len(missing):
         raise DataError(
-            f"{len(missing)} clips of this run are no longer in its table, {missing['id'][0]!r} first",
+            f"{len(missing)} clips of this run are no longer in its table, "
+            f"{missing['id'][0]!r} first",
             where=corpus.manifest.origin,
         )
     rows = np.flatnonzero((known["split"] == split).fill_null(False).to_numpy()).astype(np.int64)
