@@ -17,7 +17,7 @@ batch augment dataset loader
 frontends backbones pooling heads model
 losses schedules optim ema
 calibrate ranking weighted bootstrap metrics
-checkpoint track recipe recipe_help inference trainer predictor
+checkpoint track recipe recipe_help inference feature_memory trainer predictor
 report verbs cli __init__ __main__
 """.split()  # noqa: SIM905
 

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from harken.errors import ConfigError
 from harken.recipe import SLOTS
-from harken.recipe_help import describe, list_kinds, reference
+from harken.recipe_help import describe, list_kinds
 
 
 @pytest.mark.parametrize("slot", SLOTS)
 def test_every_slot_lists_its_kinds(slot: str) -> None:
     found = list_kinds(slot)
     assert [kind for kind, _ in found] == sorted(SLOTS[slot].kinds())
-    assert all(text for _, text in found)
+    assert all(text for kind, text in found if not kind.startswith("test_"))
 
 
 def test_an_unknown_slot_gets_the_nearest_name() -> None:
@@ -44,4 +46,7 @@ def test_help_on_nothing_gets_the_nearest_name() -> None:
 
 def test_the_reference_in_the_docs_is_the_code_s_own() -> None:
     written = (Path(__file__).parents[1] / "docs" / "recipe.md").read_text()
-    assert written == reference(), "run make docs"
+    # In a process of its own, since other tests register kinds of their own.
+    code = "from harken.recipe_help import reference; print(reference(), end='')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert written == found.stdout, "run make docs"

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from harken.checkpoint import RunFolder
 from harken.errors import ConfigError, DataError, RunError
 from harken.recipe import dump_recipe
-from harken.verbs.train import dry_run, train
+from harken.verbs.train import bf16_pays, dry_run, train
 from test_trainer import tiny_recipe
 
 FILES = {
@@ -221,3 +221,13 @@ def test_the_environment_and_history_are_readable(tiny_table: Path, tmp_path: Pa
     run = train(tiny_recipe(tiny_table), tmp_path / "run", folds="1")
     assert json.loads((run.path / "environment.json").read_text())["packages"]["torch"]
     assert isinstance(RunFolder.open(run.path).folds[0].labels().names, tuple)
+
+
+@pytest.mark.parametrize(("capability", "pays"), [("AVX2", False), ("AVX512", True)])
+def test_emulated_bf16_is_told(
+    tiny_table: Path, monkeypatch: pytest.MonkeyPatch, capability: str, pays: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    train_words = {"precision": "bf16", "device": "cpu"}
+    assert bf16_pays(tiny_recipe(tiny_table, train=train_words)) == pays
+    assert bf16_pays(tiny_recipe(tiny_table))

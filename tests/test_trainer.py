@@ -53,12 +53,12 @@ def fitted(recipe: Recipe, folder: Path) -> Trainer:
 
 
 def test_the_loss_falls_and_every_epoch_is_written(tiny_table: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(tiny_table, train={"epochs": 15, "batch_size": 6}, mix=None)
+    recipe = tiny_recipe(tiny_table, train={"epochs": 30, "batch_size": 6}, mix=None)
     trainer = fitted(recipe, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == list(range(1, 16))
+    assert [row["epoch"] for row in rows] == list(range(1, 31))
     assert rows[-1]["train_loss"] < 0.85 * rows[0]["train_loss"]
-    assert rows[-1]["step"] == trainer.progress.step == 15 * trainer.train_loader.num_batches()
+    assert rows[-1]["step"] == trainer.progress.step == 30 * trainer.train_loader.num_batches()
     assert {"lr", "valid_loss", "valid_balanced_accuracy", "seconds", "data_seconds"} <= set(
         rows[0]
     )
@@ -144,19 +144,15 @@ def test_accumulated_batches_equal_one_large_batch(tiny_table: Path, tmp_path: P
         ("train", {"epochs": 3, "batch_size": 5, "ema": 0.9, "precision": "bf16"}),
         ("train", {"epochs": 3, "batch_size": 5, "ema": 0.9, "sampler": "balanced"}),
         ("train", {"epochs": 3, "batch_size": 5, "ema": 0.9, "accumulate": 2}),
-        ("train", {"epochs": 3, "batch_size": 5, "ema": 0.9, "keep": "last"}),
     ],
 )
 def test_every_option_changes_the_run(
     tiny_table: Path, tmp_path: Path, key: str, value: object
 ) -> None:
-    base = fitted(tiny_recipe(tiny_table), tmp_path / "base")
-    other = fitted(tiny_recipe(tiny_table, **{key: value}), tmp_path / "other")
-    if value == {"epochs": 3, "batch_size": 5, "ema": 0.9, "keep": "last"}:
-        assert base.progress.best_epoch != 3, "the corpus is too easy for this test"
+    fitted(tiny_recipe(tiny_table), tmp_path / "base")
+    fitted(tiny_recipe(tiny_table, **{key: value}), tmp_path / "other")
     one, two = (load_file(tmp_path / n / "model.safetensors") for n in ("base", "other"))
     assert any(not torch.equal(one[name], two[name]) for name in one)
-    del other
 
 
 def test_patience_ends_a_run_that_stands_still(tiny_table: Path, tmp_path: Path) -> None:
@@ -166,24 +162,26 @@ def test_patience_ends_a_run_that_stands_still(tiny_table: Path, tmp_path: Path)
     assert trainer.progress.best_epoch == 1
 
 
-def test_the_best_epoch_s_weights_are_kept(tiny_table: Path, tmp_path: Path) -> None:
-    """An optimiser that diverges makes the first epoch the best one."""
-    train = {"epochs": 4, "batch_size": 12, "monitor": "loss"}
+@pytest.mark.parametrize(("keep", "epoch"), [("best", 2), ("last", 4)])
+def test_the_wanted_epoch_s_weights_are_kept(
+    tiny_table: Path, tmp_path: Path, keep: str, epoch: int
+) -> None:
+    train = {"epochs": 4, "batch_size": 12, "monitor": "loss", "keep": keep}
     recipe = tiny_recipe(tiny_table, train=train, schedule="none", augment=[], mix=None)
     trainer = trainer_of(recipe, tmp_path / "run")
-    kept: list[dict[str, torch.Tensor]] = []
+    seen: list[dict[str, torch.Tensor]] = []
     losses = iter([1.0, 0.5, 2.0, 0.7])
 
     def measure(loader: object) -> dict[str, float | None]:
-        kept.append({k: v.clone() for k, v in trainer.model.state_dict().items()})
+        seen.append({k: v.clone() for k, v in trainer.model.state_dict().items()})
         return {"valid_loss": next(losses)}
 
     trainer._measure = measure  # type: ignore[method-assign]
     trainer.fit()
     assert trainer.progress.best_epoch == 2
     saved = load_file(tmp_path / "run" / "model.safetensors")
-    assert all(torch.equal(saved[name], kept[1][name]) for name in saved)
-    assert not all(torch.equal(saved[name], kept[3][name]) for name in saved)
+    assert all(torch.equal(saved[name], seen[epoch - 1][name]) for name in saved)
+    assert not all(torch.equal(saved[name], seen[epoch % 4][name]) for name in saved)
 
 
 def test_a_loss_that_is_not_finite_names_the_clip(tiny_table: Path, tmp_path: Path) -> None:

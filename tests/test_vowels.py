@@ -27,13 +27,17 @@ Signal = npt.NDArray[np.float64]
 
 
 def measured_f0(wave: Signal, rate: int = RATE) -> float:
-    """Highest peak of the autocorrelation between 60 and 500 Hz, refined by a parabola."""
+    """First high peak of the autocorrelation between 60 and 500 Hz, refined by a parabola.
+
+    Two periods correlate as well as one, so the highest peak may lie an octave too low.
+    """
     middle = wave[len(wave) // 4 : 3 * len(wave) // 4]
     spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle)), 2 * len(middle))) ** 2
     window = np.abs(np.fft.rfft(np.hanning(len(middle)), 2 * len(middle))) ** 2
     curve = np.fft.irfft(spectrum) / np.fft.irfft(window)
     low, high = rate // 500, rate // 60
-    lag = low + int(np.argmax(curve[low:high]))
+    first = low + int(np.argmax(curve[low:high] > 0.9 * curve[low:high].max()))
+    lag = first + int(np.argmax(curve[first : first + low // 2]))
     before, here, after = curve[lag - 1 : lag + 2]
     return rate / (lag + 0.5 * (before - after) / (before - 2 * here + after))
 

@@ -240,7 +240,8 @@ def _tell_metrics(metrics: dict[str, Any]) -> None:
 
 def _tell_dry_run(found: dict[str, float | bool]) -> None:
     typer.echo(
-        f"one batch: loss {found['first_loss']:.3f} → {found['last_loss']:.3f}; "
+        f"one batch: loss {found['first_loss']:.3f} → {found['last_loss']:.3f} "
+        f"in {found['steps']} steps; "
         f"{found['parameters']:,} parameters; about {found['seconds_per_epoch']:.1f} s an epoch"
     )
     if found["parameters_without_gradient"]:

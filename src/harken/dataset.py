@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +42,7 @@ class ClipDataset:
         audio: Length, cropping and padding.
         augments: Changes of the waveform; empty in evaluation.
         seed: Root of the draws; None means evaluation: nothing is drawn.
+        silent: Leave out the waveforms, where features are known already.
     """
 
     cache: DecodedAudio
@@ -51,6 +52,7 @@ class ClipDataset:
     audio: Audio
     augments: Sequence[WaveformAugment] = ()
     seed: int | None = None
+    silent: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,9 +73,14 @@ class ClipDataset:
         samples = round(self.audio.clip_seconds * self.audio.sample_rate)
         return fit_length(waveform, samples, self.audio.crop, self.audio.pad, rng)
 
+    def _examples(self, rows: Rows, epoch: int) -> Iterator[tuple[Wave, int]]:
+        for row in rows:
+            nothing = np.zeros(0, dtype=np.float32), 0
+            yield nothing if self.silent else self.example(int(row), epoch)
+
     def batch(self, rows: Rows, epoch: int) -> Batch:
         """Collate the examples of some manifest rows, zero-padded to the longest of them."""
-        waveforms, lengths = zip(*(self.example(int(row), epoch) for row in rows), strict=True)
+        waveforms, lengths = zip(*self._examples(rows, epoch), strict=True)
         padded = np.zeros((len(rows), max(map(len, waveforms))), dtype=np.float32)
         for line, waveform in zip(padded, waveforms, strict=True):
             line[: len(waveform)] = waveform

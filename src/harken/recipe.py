@@ -32,7 +32,7 @@ from harken.heads import Heads
 from harken.labels import Target
 from harken.losses import Loss
 from harken.optim import AdamW, Optimizer
-from harken.pooling import MeanPooling, Pooling
+from harken.pooling import MeanMaxPooling, Pooling
 from harken.schedules import Cosine, Schedule
 from harken.sources import Source
 from harken.split import RandomSplit, Split
@@ -101,6 +101,9 @@ class Train(Config):
     """Where the model runs; `auto` takes the fastest there is."""
     checkpoint_minutes: float = Field(10.0, gt=0)
     """Longest time between two saved states; each epoch's end saves one too."""
+    memory_gigabytes: float = Field(4.0, ge=0)
+    """Memory for the features of training clips whose waveforms nothing changes, so that they are
+    computed once; 0 computes them in every epoch."""
     tensorboard: bool = False
     """Also write TensorBoard event files to `tensorboard/` in the run folder."""
 
@@ -127,7 +130,7 @@ class Recipe(Config):
     """From waveform to features."""
     backbone: Backbone = CnnBackbone()
     """From features to hidden states."""
-    pooling: Pooling = MeanPooling()
+    pooling: Pooling = MeanMaxPooling()
     """From hidden states to one embedding."""
     heads: Heads = Heads()
     """From embedding to logits."""

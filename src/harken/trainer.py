@@ -25,6 +25,7 @@ from harken.calibrate import to_scores
 from harken.checkpoint import Progress, RunFolder
 from harken.ema import Ema
 from harken.errors import ConfigError, HarkenError
+from harken.feature_memory import FeatureMemory
 from harken.inference import infer, pick_device
 from harken.labels import Labels
 from harken.loader import Loader
@@ -54,6 +55,7 @@ class Trainer:
         run: Where weights, states and metrics go.
         ids: Clip ids by manifest row, to name clips in errors.
         tracker: Who is told.
+        memory: Features of the training clips, where they never change.
     """
 
     def __init__(
@@ -67,10 +69,11 @@ class Trainer:
         run: RunFolder,
         ids: Sequence[str],
         tracker: Tracker | None = None,
+        memory: FeatureMemory | None = None,
     ) -> None:
         self.recipe, self.labels, self.run, self.ids = recipe, labels, run, ids
         self.train_loader, self.valid_loader = train_loader, valid_loader
-        self.tracker = tracker or Silent()
+        self.tracker, self.memory = tracker or Silent(), memory
         self.device = pick_device(recipe.train.device)
         self.model, self.loss = model.to(self.device), loss.to(self.device)
         self.optimizer = recipe.optimizer.build(self.model)
@@ -152,18 +155,21 @@ class Trainer:
         self.progress.loss_weight += float(batch.weight.sum())
 
     def compute_loss(self, batch: Batch) -> Tensor:
-        """Return the training loss per clip `(batch,)`: augmented, mixed, under autocast."""
+        """Return the training loss per clip `(batch,)`: mixed, augmented, under autocast."""
         epoch, seed, mix = self.progress.epoch, self.recipe.seed, self.recipe.mix
         rng = generator(seed, "mix", epoch, self.progress.batch)
         waveform, lengths, target = batch.waveform, batch.lengths, batch.target
         if mix is not None and mix.domain == "waveform":
             waveform, lengths, target = mix.apply(waveform, lengths, target, rng)
-        features, lengths = self.model.features(waveform, lengths)
+        if self.memory is None:
+            features, lengths = self.model.features(waveform, lengths)
+        else:
+            features, lengths = self.memory.batch(batch.rows)
+        if mix is not None and mix.domain == "features":
+            features, lengths, target = mix.apply(features, lengths, target, rng)
         if self.augments:
             rngs = [generator(seed, "spectrogram", epoch, int(row)) for row in batch.rows]
             features = apply_spectrogram_augments(self.augments, features, lengths, rngs)
-        if mix is not None and mix.domain == "features":
-            features, lengths, target = mix.apply(features, lengths, target, rng)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.recipe.train.precision == "bf16"
         ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import polars as pl
 import torch
 
 from harken.augment import WaveformAugment
+from harken.batch import Batch
 from harken.checkpoint import RunFolder, environment
 from harken.dataset import ClipDataset, Rows
 from harken.errors import ConfigError, RunError
+from harken.feature_memory import FeatureMemory
 from harken.inference import fit_frontend, pick_device
 from harken.labels import Labels
 from harken.loader import Balanced, Loader, Order, Shuffled
@@ -62,6 +65,8 @@ def train(
     run.write_json("quarantine.json", [_record(q) for q in corpus.quarantined])
     several = len(parted) > 1
     tracker = tracker or Silent()
+    if not bf16_pays(recipe):
+        tracker.note("this processor has no bf16 arithmetic: train.precision=fp32 is faster here")
     for note in [*corpus.notes, *(f"left out {q.path}: {q.reason}" for q in corpus.quarantined)]:
         tracker.note(note)
     for fold in choose_folds(parted, folds):
@@ -71,6 +76,13 @@ def train(
     if several:
         summarise_folds(run, recipe)
     return run
+
+
+def bf16_pays(recipe: Recipe) -> bool:
+    """Whether bf16, if the recipe asks for it, is arithmetic and not emulation on this device."""
+    on_cpu = pick_device(recipe.train.device).type == "cpu"
+    emulated = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    return not (recipe.train.precision == "bf16" and on_cpu and emulated)
 
 
 def _record(clip: Quarantined) -> dict[str, object]:
@@ -136,6 +148,8 @@ def build_trainer(
     valid = rows_of(fold, "valid")
     seen = corpus.dataset(valid, recipe.audio)
     model, loss = build_model(recipe, corpus.labels, corpus, rows)
+    memory = FeatureMemory.fill(recipe, model, examples, pick_device(recipe.train.device))
+    examples = replace(examples, silent=memory is not None)
     trackers: list[Tracker] = [tracker]
     if recipe.train.tensorboard:
         trackers.append(TensorBoard(folder.path / "tensorboard"))
@@ -149,6 +163,7 @@ def build_trainer(
         folder,
         corpus.manifest.frame["id"].to_list(),
         Several(trackers),
+        memory,
     )
 
 
@@ -188,46 +203,54 @@ def build_model(
     return model, loss
 
 
-def dry_run(recipe: Recipe, told: Told | None = None, steps: int = 100) -> dict[str, float | bool]:
+def dry_run(recipe: Recipe, told: Told | None = None, steps: int = 300) -> dict[str, float | bool]:
     """Overfit one batch of training clips, without augmentation, and say whether that worked.
 
     A network that cannot learn one batch by heart will not learn a data set: its learning rate,
     its loss or its wiring is wrong.
 
     Returns:
-        `first_loss`, `last_loss`, `learned` (the loss fell below a tenth), `parameters`,
-        `parameters_without_gradient`, and `seconds_per_epoch`, an estimate.
+        `first_loss`, `last_loss`, `steps`, `learned` (the loss fell to a tenth within `steps`),
+        `parameters`, `parameters_without_gradient`, and `seconds_per_epoch`, an estimate.
     """
     corpus, parted = prepare(recipe, told)
     rows = rows_of(parted[0], "train")
     model, loss = build_model(recipe, corpus.labels, corpus, rows)
     device = pick_device(recipe.train.device)
-    model, loss = model.to(device), loss.to(device)
-    spread = rows[
-        np.linspace(0, len(rows) - 1, min(recipe.train.batch_size, len(rows))).astype(int)
-    ]
-    batch = corpus.dataset(spread, recipe.audio).batch(spread, 0).to(device)
+    picked = np.linspace(0, len(rows) - 1, min(recipe.train.batch_size, len(rows))).astype(int)
+    batch = corpus.dataset(rows[picked], recipe.audio).batch(rows[picked], 0).to(device)
+    began = time.perf_counter()
+    losses = overfit(recipe, model.to(device), loss.to(device), batch, steps)
+    seconds = (time.perf_counter() - began) / len(losses)
+    dead = sum(p.numel() for p in model.parameters() if p.requires_grad and p.grad is None)
+    return {
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "steps": len(losses),
+        "learned": losses[-1] < 0.1 * losses[0],
+        "parameters": model.num_parameters(),
+        "parameters_without_gradient": dead,
+        "seconds_per_epoch": seconds * len(rows) / len(picked),
+    }
+
+
+def overfit(
+    recipe: Recipe, model: Classifier, loss: LossModule, batch: Batch, steps: int
+) -> list[float]:
+    """Train on one batch until its loss is a tenth of the first, for `steps` at most."""
     optimizer = recipe.optimizer.build(model)
+    device = batch.waveform.device.type
+    losses: list[float] = []
     model.train()
-    losses, seconds = [], []
     for step in range(steps):
         seed_torch(recipe.seed, "dry-run", step)
-        began = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.train.precision == "bf16"):
+        with torch.autocast(device, torch.bfloat16, enabled=recipe.train.precision == "bf16"):
             output = model(batch.waveform, batch.lengths)
         value = (loss(output, batch) * batch.weight).sum() / batch.weight.sum()
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         losses.append(float(value.detach()))
-        seconds.append(time.perf_counter() - began)
-    dead = sum(p.numel() for p in model.parameters() if p.requires_grad and p.grad is None)
-    first, last = losses[0], float(np.median(losses[-5:]))
-    return {
-        "first_loss": first,
-        "last_loss": last,
-        "learned": bool(np.isfinite(last) and last < 0.1 * first),
-        "parameters": model.num_parameters(),
-        "parameters_without_gradient": dead,
-        "seconds_per_epoch": float(np.median(seconds)) * len(rows) / len(spread),
-    }
+        if losses[-1] < 0.1 * losses[0]:
+            break
+    return losses
