@@ -14,12 +14,12 @@ def test_the_display_shows_numbers_and_notes() -> None:
     display.note("2 clips [left out]")
     display.begin("fold-1", total=4, done=1)
     display.advance()
-    display.epoch({"epoch": 1, "train_loss": 0.51234, "valid_loss": None, "seconds": 1.0})
+    display.epoch({"epoch": 1, "train_loss": 0.51234, "valid_loss": None, "valid_accuracy": 0.25})
     display.end()
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "2 clips [left out]" in text
     assert "fold-1" in text
-    assert "train_loss 0.512" in text
+    assert "train_loss 0.512  valid_accuracy 0.250" in text
 
 
 def test_tensorboard_files_hold_the_numbers(tmp_path: Path) -> None:

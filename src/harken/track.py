@@ -51,7 +51,7 @@ class Silent:
 
 
 class Display(Silent):
-    """A progress bar with the newest numbers, for people who watch a terminal."""
+    """A progress bar with the newest losses and the first metric of the validation clips."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -82,8 +82,9 @@ class Display(Silent):
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Show the epoch's numbers."""
-        shown = {k: v for k, v in row.items() if k.startswith(("train_", "valid_"))}
-        numbers = "  ".join(f"{k} {v:.3f}" for k, v in list(shown.items())[:4] if v is not None)
+        names = ["train_loss", *[name for name in row if name.startswith("valid_")][:2]]
+        known = ((name, row[name]) for name in names if row[name] is not None)
+        numbers = "  ".join(f"{name} {value:.3f}" for name, value in known)
         if self._bar is not None:
             self._bar.update(self._task, numbers=f"epoch {row['epoch']}  {numbers}")
 
