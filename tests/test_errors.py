@@ -29,3 +29,13 @@ def test_an_import_error_inside_the_package_is_not_hidden(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="no_such_dependency_of_it"):
         import_extra("broken_pkg", "any")
+
+
+def test_errors_cross_processes_whole() -> None:
+    """By way of copyreg's protocol, which process pools use."""
+    import copy
+
+    error = DataError("no label", where="clips.csv:7", fix="fill it in")
+    again = copy.copy(error)
+    assert type(again) is DataError
+    assert str(again) == str(error)

@@ -2,4 +2,6 @@
 
 from harken.cli import main
 
-main()
+# Processes that train folds side by side import this file too.
+if __name__ == "__main__":
+    main()

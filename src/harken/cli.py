@@ -39,6 +39,7 @@ def train(
     recipe: Words,
     out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/run"),
     folds: Annotated[str, typer.Option(help="Folds to run: all, or names such as 1,3.")] = "all",
+    jobs: Annotated[int, typer.Option(help="Folds to train side by side.", min=1)] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace it.")] = False,
     dry_run: Annotated[
@@ -57,6 +58,7 @@ def train(
             settings,
             out,
             folds=folds,
+            jobs=jobs,
             resume=resume,
             overwrite=overwrite,
             tracker=_display(),

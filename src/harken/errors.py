@@ -19,10 +19,20 @@ class HarkenError(Exception):
         self.message, self.where, self.fix = message, where, fix
         super().__init__(message, where, fix)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross from the processes of folds; the default would drop keyword arguments.
+        return _revive, (type(self), self.__dict__)
+
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         cure = f" → {self.fix}" if self.fix else ""
         return f"{place}{self.message}{cure}"
+
+
+def _revive(kind: type[HarkenError], state: dict[str, object]) -> HarkenError:
+    error = kind.__new__(kind)
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigError(HarkenError):

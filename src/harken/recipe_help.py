@@ -149,7 +149,8 @@ def _default(field: FieldInfo) -> str:
 
 def reference() -> str:
     """Return the whole reference of the recipe as Markdown (`docs/recipe.md` is made by it)."""
-    parts = [_section(name, config) for name, config in _sections()]
+    parts = ["# Recipe reference\n\nMade from the code by `make docs`.\n"]
+    parts += [_section(name, config) for name, config in _sections()]
     for plural, slot in SLOTS.items():
         parts.append(f"## {plural}\n\n{summary(slot)}\n")
         parts += [_section(f"`{kind}`", member) for kind, member in sorted(slot.kinds().items())]

@@ -23,7 +23,7 @@ from harken.loader import Balanced, Loader, Order, Shuffled
 from harken.losses import LossModule, default_loss
 from harken.model import Classifier
 from harken.pcm_cache import Quarantined
-from harken.predictor import new_classifier
+from harken.predictor import new_classifier, read_run_recipe
 from harken.recipe import Recipe, dump_recipe
 from harken.seeds import seed_torch
 from harken.split import Fold
@@ -31,6 +31,7 @@ from harken.track import Several, Silent, TensorBoard, Tracker
 from harken.trainer import Trainer
 from harken.verbs.evaluate import evaluate_fold, summarise_folds
 from harken.verbs.prepare import Corpus, Told, prepare
+from harken.verbs.side_by_side import train_side_by_side
 
 
 def train(
@@ -38,6 +39,7 @@ def train(
     out: str | Path,
     *,
     folds: str | Sequence[str] = "all",
+    jobs: int = 1,
     resume: bool = False,
     overwrite: bool = False,
     tracker: Tracker | None = None,
@@ -49,6 +51,7 @@ def train(
         recipe: What to do.
         out: The run folder to make; a split into k folds makes `fold-NAME` folders in it.
         folds: `all`, or the names of some folds.
+        jobs: Folds that are trained side by side, each in a process of its own.
         resume: Continue the run in `out` where it stands.
         overwrite: Replace the run in `out`.
         tracker: Who follows the training.
@@ -69,9 +72,14 @@ def train(
         tracker.note("this processor has no bf16 arithmetic: train.precision=fp32 is faster here")
     for note in [*corpus.notes, *(f"left out {q.path}: {q.reason}" for q in corpus.quarantined)]:
         tracker.note(note)
-    for fold in choose_folds(parted, folds):
-        folder = run.fold(fold.name if several else "")
-        if not folder.has("metrics.json"):
+    chosen = [
+        (fold, run.fold(fold.name if several else "")) for fold in choose_folds(parted, folds)
+    ]
+    todo = [(fold, folder) for fold, folder in chosen if not folder.has("metrics.json")]
+    if jobs > 1 and len(todo) > 1:
+        train_side_by_side(run, [fold.name for fold, _ in todo], jobs, tracker)
+    else:
+        for fold, folder in todo:
             train_fold(recipe, corpus, fold, folder, tracker)
     if several:
         summarise_folds(run, recipe)
@@ -83,6 +91,14 @@ def bf16_pays(recipe: Recipe) -> bool:
     on_cpu = pick_device(recipe.train.device).type == "cpu"
     emulated = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
     return not (recipe.train.precision == "bf16" and on_cpu and emulated)
+
+
+def train_named_fold(run: RunFolder, name: str) -> None:
+    """Train one fold of a run over folds, or continue it where its folder stands."""
+    recipe = read_run_recipe(run)
+    corpus, parted = prepare(recipe)
+    (fold,) = choose_folds(parted, [name])
+    train_fold(recipe, corpus, fold, run.fold(name), Silent())
 
 
 def _record(clip: Quarantined) -> dict[str, object]:

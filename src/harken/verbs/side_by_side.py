@@ -1,0 +1,100 @@
+"""Folds trained side by side, each in a process of its own with its share of the processors.
+
+Small networks gain little from a second thread, while folds have nothing to wait for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+
+from harken.checkpoint import RunFolder
+from harken.errors import RunError
+from harken.track import Tracker
+
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+
+
+def train_side_by_side(run: RunFolder, names: Sequence[str], jobs: int, tracker: Tracker) -> None:
+    """Train the named folds of a run, `jobs` at a time.
+
+    Raises:
+        HarkenError: what stopped a fold; those under way go on to their ends first.
+        RunError: a fold's process died; everything up to its last saved state is kept.
+    """
+    threads = max(1, torch.get_num_threads() // jobs)
+    spawn = multiprocessing.get_context("spawn")
+    tracker.begin(run.path.name, len(names), 0)
+    try:
+        with (
+            _passing_on_sigterm() as asked,
+            ProcessPoolExecutor(jobs, spawn, initializer=_settle, initargs=(threads,)) as pool,
+        ):
+            futures = [pool.submit(_train_fold, str(run.path), name) for name in names]
+            try:
+                for done in as_completed(futures):
+                    done.result()
+                    tracker.advance()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                _end_the_rest(asked)
+                raise
+    except BrokenProcessPool:
+        raise RunError(
+            "the process of a fold died", where=str(run.path), fix="continue with --resume"
+        ) from None
+    finally:
+        tracker.end()
+
+
+def _train_fold(path: str, name: str) -> None:
+    from harken.verbs.train import train_named_fold
+
+    train_named_fold(RunFolder.open(path), name)
+
+
+def _settle(threads: int) -> None:
+    """Prepare a process: its threads, and that it ends when the one that started it is killed."""
+    torch.set_num_threads(threads)
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def _passing_on_sigterm() -> Iterator[threading.Event]:
+    """Let the folds' processes save their states when this one is asked to end."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        asked.set()
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end_the_rest(asked: threading.Event) -> None:
+    """End a fold that a process took up just as all were asked to end."""
+    while asked.is_set() and multiprocessing.active_children():
+        time.sleep(2)
+        for child in multiprocessing.active_children():
+            child.terminate()
