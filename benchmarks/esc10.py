@@ -3,8 +3,8 @@
     python benchmarks/esc10.py ../shared/data/esc10 [runs/esc10-cnn runs/esc10-ast …]
 
 The baseline is a logistic regression on log-mel statistics (mean, deviation, maximum and mean
-absolute change of the example's bands); its C is chosen by grouped folds inside the training part, never on
-the test fold. Printed are accuracies per fold, their mean, and the ratio to the baseline's.
+absolute change of the example's bands); its C is chosen by grouped folds inside the training part,
+never on the test fold. Printed are accuracies per fold, their mean, and the ratio to the baseline's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RECIPE = Path(__file__).parents[1] / "examples" / "esc10_cnn.yaml"
 
 
 def statistics(data: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return features `(clips, 4 * bands)`, class numbers, published folds and source recordings."""
+    """Return features `(clips, 4 * bands)`, class numbers, published folds and sources."""
     recipe = read_recipe([RECIPE], [f"data.source.path={data}", "frontend.normalize=none"])
     corpus, _ = prepare(recipe)
     frontend = recipe.frontend.build(recipe.audio.sample_rate, recipe.audio.clip_samples)
