@@ -4,7 +4,7 @@
 
 The baseline is a logistic regression on log-mel statistics (mean, deviation, maximum and mean
 absolute change of the example's bands); its C is chosen by grouped folds inside the training part,
-never on the test fold. Printed are accuracies per fold, their mean, and the ratio to the baseline's.
+never on the test fold. Printed are accuracies per fold, their mean, and its ratio to the baseline.
 """
 
 from __future__ import annotations
