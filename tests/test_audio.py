@@ -24,8 +24,10 @@ from harken.audio import (
     load_int16,
     pcm_round,
     quantize,
+    trim_silence,
 )
 from harken.manifest import Clip
+from harken.pcm_fill import _settings
 
 waves = hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(-8, 8, width=32))
 
@@ -137,6 +139,83 @@ def test_settings_are_checked() -> None:
             Audio(**bad)
     assert Audio(clip_seconds=2.5).clip_samples == 40000
     assert Audio().clip_samples is None
+
+
+# ---- silent ends --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+@pytest.mark.parametrize("floor", [0.0, 1e-4])
+def test_silent_ends_are_cut_off(tmp_path: Path, tone: Callable, rate: int, floor: float) -> None:
+    ends = floor * np.random.default_rng(0).standard_normal(2 * rate)
+    wave = np.concatenate([ends[: rate // 2], tone(1.0, rate), ends[: rate // 3]])
+    wave[rate] = 0  # a gap inside stays
+    soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
+    clip = Clip("a", str(tmp_path / "a.wav"))
+    assert len(load(clip, Audio())) == pytest.approx(16000 * (1 + 1 / 2 + 1 / 3), abs=2)
+    trimmed = load(clip, Audio(trim_db=40))
+    assert len(trimmed) / 16000 == pytest.approx(1.0, abs=0.021)
+    begins = np.argmax(np.abs(trimmed) > 0.05) / 16000
+    assert begins <= 0.012
+
+
+def test_how_much_softer_an_end_may_be(tmp_path: Path, tone: Callable) -> None:
+    wave = np.concatenate([0.01 * tone(0.5), tone(0.5), 0.1 * tone(0.5)])
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    clip = Clip("a", str(tmp_path / "a.wav"))
+    seconds = [len(load(clip, Audio(trim_db=db))) / 16000 for db in (10, 30, 60)]
+    assert seconds == pytest.approx([0.5, 1.0, 1.5], abs=0.011)
+
+
+def test_each_segment_is_trimmed_by_itself(tmp_path: Path, tone: Callable) -> None:
+    gap = np.zeros(8000, np.float32)
+    wave = np.concatenate([gap, 0.001 * tone(0.5), gap, tone(0.5), gap])
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    path, audio = str(tmp_path / "a.wav"), Audio(trim_db=40)
+    for start in (0.25, 1.25):
+        assert len(load(Clip("s", path, start, 1.0), audio)) == pytest.approx(8000, abs=160)
+    assert len(load(Clip("s", path), audio)) == pytest.approx(8000, abs=160)
+
+
+def test_trimming_keeps_what_has_no_sound_and_what_has_no_silence(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(800), 16000)
+    clip = Clip("quiet", str(tmp_path / "a.wav"))
+    assert load(clip, Audio(trim_db=60, silent="keep")).shape == (800,)
+    assert reason_of(clip, Audio(trim_db=60)) == "silent"
+    for wave in (np.zeros(0, np.float32), np.ones(1, np.float32), np.ones(999, np.float32)):
+        assert np.array_equal(trim_silence(wave, 16000, 60), wave)
+
+
+def test_min_seconds_holds_for_what_is_left(tmp_path: Path, tone: Callable) -> None:
+    wave = np.concatenate([np.zeros(16000, np.float32), tone(0.25)])
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    clip = Clip("a", str(tmp_path / "a.wav"))
+    assert len(load(clip, Audio(min_seconds=0.5))) == 20000
+    assert reason_of(clip, Audio(min_seconds=0.5, trim_db=60)) == "too_short"
+
+
+@given(waves, st.floats(0.1, 120), st.integers(100, 48000))
+def test_what_is_trimmed_is_a_part_of_the_wave(wave: np.ndarray, db: float, rate: int) -> None:
+    trimmed = trim_silence(wave, rate, db)
+    frame = max(round(0.01 * rate), 1)
+    starts = range(0, len(wave) - len(trimmed) + 1, frame)
+    assert len(trimmed) >= 1
+    assert any(np.array_equal(wave[s : s + len(trimmed)], trimmed) for s in starts)
+    assert np.array_equal(trim_silence(trimmed, rate, db), trimmed)
+
+
+AFTER_THE_CACHE = {"clip_seconds", "crop", "pad"}
+OTHERS = {
+    "sample_rate": 8000, "channel": "sum", "min_seconds": 0.1, "silent": "keep", "trim_db": 60.0,
+}  # fmt: skip
+
+
+def test_every_setting_of_the_decoder_has_a_part_in_the_cache_s_key() -> None:
+    assert set(Audio.model_fields) == AFTER_THE_CACHE | set(OTHERS)
+    keys = {_settings(Audio(**{name: value})) for name, value in OTHERS.items()}
+    assert len(keys | {_settings(Audio())}) == len(OTHERS) + 1
+    assert _settings(Audio(clip_seconds=1, crop="random", pad="mean")) == _settings(Audio())
+    assert _settings(Audio(trim_db=30)) != _settings(Audio(trim_db=60))
 
 
 # ---- 16-bit rounding ----------------------------------------------------------------------------

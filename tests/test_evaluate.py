@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from harken.checkpoint import RunFolder
-from harken.errors import ConfigError, DataError
+from harken.errors import ConfigError, DataError, RunError
 from harken.labels import Labels
-from harken.verbs.evaluate import arrays_of, evaluate
+from harken.verbs.evaluate import arrays_of, evaluate, flat
 
 
 def test_evaluating_again_gives_the_same_numbers(tiny_run: Path) -> None:
@@ -41,11 +41,97 @@ def test_labels_that_the_run_does_not_know_are_refused(tiny_run: Path) -> None:
         evaluate(tiny_run, on=table)
 
 
-def test_a_table_without_the_target_is_refused(tiny_run: Path) -> None:
+def test_a_table_without_labels_is_predicted_and_nothing_measured(tiny_run: Path) -> None:
     table = tiny_run.parent / "tiny" / "bare.csv"
-    pl.read_csv(tiny_run.parent / "tiny" / "clips.csv").drop("label").write_csv(table)
-    with pytest.raises(DataError, match="label"):
-        evaluate(tiny_run, on=table)
+    frame = pl.read_csv(tiny_run.parent / "tiny" / "clips.csv").head(7)
+    frame.select("path", pl.col("label").alias("lable")).write_csv(table)
+    metrics = evaluate(tiny_run, on=table)
+    assert metrics["num_clips"] == 0
+    assert metrics["metrics"] == {}
+    assert "no labels: no metrics, only predictions of 7 clips" in metrics["notes"][0]
+    assert "did you mean 'lable'" in metrics["notes"][0]
+    folder = RunFolder(tiny_run / "evaluations" / "bare")
+    predictions = folder.read_table("predictions.parquet")
+    labelled = evaluate_frame(tiny_run, frame.head(7), "seven")
+    assert predictions["target"].null_count() == 7
+    assert predictions["decision"].to_list() == labelled["decision"].to_list()
+    assert not folder.has("per_class.csv")
+
+
+def evaluate_frame(run: Path, frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    table = run.parent / "tiny" / f"{name}.csv"
+    frame.write_csv(table)
+    evaluate(run, on=table)
+    return RunFolder(run / "evaluations" / name).read_table("predictions.parquet")
+
+
+def test_clips_without_a_label_are_predicted_and_left_out_of_the_metrics(tiny_run: Path) -> None:
+    frame = pl.read_csv(tiny_run.parent / "tiny" / "clips.csv")
+    holes = pl.when(pl.int_range(pl.len()) < 10).then(None).otherwise(pl.col("label"))
+    predictions = evaluate_frame(tiny_run, frame.with_columns(holes.alias("label")), "holes")
+    assert len(predictions) == 36
+    assert predictions["target"].null_count() == 10
+    metrics = RunFolder(tiny_run / "evaluations" / "holes").read_json("metrics.json")["test"]
+    assert metrics["num_clips"] == 26
+    assert "10 clips without a target are left out" in metrics["notes"]
+
+
+def test_a_table_of_one_class_leaves_gaps_and_says_so(tiny_run: Path) -> None:
+    frame = pl.read_csv(tiny_run.parent / "tiny" / "clips.csv")
+    evaluate_frame(tiny_run, frame.filter(pl.col("label") == "low"), "one")
+    folder = RunFolder(tiny_run / "evaluations" / "one")
+    metrics = folder.read_json("metrics.json")["test"]
+    assert metrics["metrics"]["accuracy"]["value"] is not None
+    assert metrics["metrics"]["roc_auc"]["value"] is None
+    assert any(note.startswith("roc_auc is undefined for 'high'") for note in metrics["notes"])
+    table = pl.read_csv(folder.path / "per_class.csv")
+    assert table["label"].to_list() == ["high", "low", "noise"]
+    assert table["roc_auc"].null_count() == 3
+    assert table["recall"].null_count() == 2
+    assert table["support"].to_list() == [0, 12, 0]
+
+
+def test_every_label_has_a_row_in_a_plain_table(tiny_run: Path) -> None:
+    for folder in (RunFolder(tiny_run), *RunFolder(tiny_run).folds):
+        table = pl.read_csv(folder.path / "per_class.csv")
+        assert table.columns[:3] == ["label", "support", "roc_auc"]
+        metrics = folder.read_json("metrics.json")
+        rows = (metrics.get("pooled") or metrics["test"])["per_class"]
+        assert table["label"].to_list() == [row["label"] for row in rows]
+        assert table["roc_auc"].to_list() == pytest.approx([r["roc_auc"]["value"] for r in rows])
+        assert table["roc_auc_low"].to_list() == pytest.approx([r["roc_auc"]["low"] for r in rows])
+
+
+def test_predictions_can_be_read_as_text(tiny_run: Path) -> None:
+    table = tiny_run.parent / "tiny" / "text.csv"
+    pl.read_csv(tiny_run.parent / "tiny" / "clips.csv").head(5).write_csv(table)
+    evaluate(tiny_run, on=table, csv=True)
+    folder = tiny_run / "evaluations" / "text"
+    text, parquet = (
+        pl.read_csv(folder / "predictions.csv"),
+        pl.read_parquet(folder / "predictions.parquet"),
+    )
+    assert text.columns == parquet.columns
+    assert text["score_low"].to_list() == pytest.approx(parquet["score_low"].to_list())
+    own = evaluate(tiny_run, csv=True)
+    assert len(pl.read_csv(tiny_run / "evaluations" / "test" / "predictions.csv")) == 36
+    assert own["num_clips"] == 36
+
+
+def test_lists_and_mappings_become_text() -> None:
+    frame = pl.DataFrame({"id": ["a"], "tags": [["x", "y"]], "more": [{"n": 1}]})
+    assert flat(frame).write_csv().splitlines()[1] == 'a,x|y,"{""n"":1}"'
+
+
+def test_weights_of_another_network_are_refused(tiny_run: Path) -> None:
+    fold = RunFolder(tiny_run).folds[0]
+    text = fold.read_text("recipe.yaml")
+    try:
+        fold.write_text("recipe.yaml", text.replace("widths: [4, 8]", "widths: [4, 9]"))
+        with pytest.raises(RunError, match="weights are of another recipe"):
+            evaluate(fold)
+    finally:
+        fold.write_text("recipe.yaml", text)
 
 
 def test_a_clip_that_vanished_from_the_table_is_named(tiny_run: Path, tmp_path: Path) -> None:

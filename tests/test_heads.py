@@ -68,6 +68,28 @@ def test_the_shared_layer_is_one_dense_layer_with_relu() -> None:
     assert layers(Heads().build(6, GROUPS).shared) == []
 
 
+def test_what_the_groups_read_is_the_shared_layer_s_output() -> None:
+    x = torch.randn(2, 6)
+    module = Heads(shared=7).build(6, GROUPS)
+    assert module.has_shared
+    assert torch.equal(module.after_shared(x), torch.relu(module.shared[0](x)))
+    bare = Heads().build(6, GROUPS)
+    assert not bare.has_shared
+    assert torch.equal(bare.after_shared(x), x)
+
+
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True, "activation": "gelu", "shared": 5}])
+def test_bottlenecks_are_read_before_norm_and_activation(options: dict[str, Any]) -> None:
+    module = Heads(bottleneck=4, **options).build(6, GROUPS).eval()
+    x = torch.randn(2, 6)
+    read = module.after_shared(x)
+    firsts = [nn.functional.linear(read, h[0].weight, h[0].bias) for h in module.groups]
+    torch.testing.assert_close(module.after_first(x, "sum"), firsts[0] + firsts[1] + firsts[2])
+    torch.testing.assert_close(module.after_first(x), sum(firsts) / 3)
+    rest = [head[1:](first) for head, first in zip(module.groups, firsts, strict=True)]
+    torch.testing.assert_close(module(x), torch.cat(rest, dim=1))
+
+
 def test_dropout_acts_in_training_only() -> None:
     module = Heads(dropout=0.5).build(64, GROUPS)
     x = torch.randn(2, 64)

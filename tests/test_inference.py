@@ -8,6 +8,7 @@ import torch
 
 from harken.errors import ConfigError
 from harken.inference import infer, pick_device
+from harken.covariates import TrainingTable
 from harken.losses import default_loss
 from harken.predictor import Predictor
 
@@ -43,7 +44,9 @@ def test_losses_are_those_of_the_clips_with_targets(tiny_run: Path, tiny_table: 
         [predictor.clip(f) for f in sorted(tiny_table.parent.glob("*.wav"))[:2]]
     )
     batch.target[0] = torch.tensor([0.0, 1.0, 0.0])
-    loss = default_loss("single").build(predictor.labels, np.eye(3, dtype=np.float32))
+    loss = default_loss("single").build(
+        predictor.labels, TrainingTable(np.eye(3, dtype=np.float32))
+    )
     logits, losses = infer(predictor.models[0], [batch], torch.device("cpu"), loss)
     expected = -torch.tensor(logits[0]).log_softmax(0)[1]
     assert losses[0] == pytest.approx(float(expected), abs=1e-6)

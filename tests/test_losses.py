@@ -15,6 +15,7 @@ from harken.batch import Batch, Output
 from harken.choice import Config
 from harken.errors import ConfigError, DataError
 from harken.labels import Labels
+from harken.covariates import TrainingTable
 from harken.losses import Bce, CrossEntropy, Huber, Loss, Mse, default_loss
 
 NAMES = ("cat", "dog", "owl")
@@ -28,14 +29,15 @@ ONE_HOT = np.eye(3, dtype=np.float32)[HARD]
 def batch_of(target: Tensor) -> Batch:
     rows = torch.arange(len(target))
     waveform = torch.zeros(len(target), 4)
-    return Batch(rows, waveform, torch.full_like(rows, 4), target, torch.ones(len(target)))
+    nothing = torch.zeros(len(target), 0)
+    return Batch(rows, waveform, torch.full_like(rows, 4), target, torch.ones(len(target)), nothing)
 
 
 def value(
     loss: Loss, labels: Labels, logits: Tensor, target: Tensor, train: object = None
 ) -> Tensor:
     rows = target.numpy() if train is None else train
-    module = loss.build(labels, np.asarray(rows, dtype=np.float32))
+    module = loss.build(labels, TrainingTable(np.asarray(rows, dtype=np.float32)))
     return module(Output(logits, logits), batch_of(target))
 
 
@@ -73,7 +75,7 @@ def test_a_soft_target_is_the_blend_of_two_hard_ones(share: float, smoothing: fl
 
 
 def test_balanced_weights_follow_the_training_rows_and_average_to_one(logits: Tensor) -> None:
-    module = CrossEntropy(class_weights="balanced").build(SINGLE, ONE_HOT)
+    module = CrossEntropy(class_weights="balanced").build(SINGLE, TrainingTable(ONE_HOT))
     weights = dict(module.named_buffers())["weights"]
     torch.testing.assert_close(weights, torch.tensor([10 / 9, 10 / 6, 10 / 15]))
     assert weights[HARD].mean() == pytest.approx(1.0)
@@ -86,17 +88,19 @@ def test_balanced_weights_follow_the_training_rows_and_average_to_one(logits: Te
 
 def test_balanced_weights_ignore_rows_without_a_target() -> None:
     rows = np.vstack([ONE_HOT, np.full((4, 3), np.nan, np.float32)])
-    module = CrossEntropy(class_weights="balanced").build(SINGLE, rows)
+    module = CrossEntropy(class_weights="balanced").build(SINGLE, TrainingTable(rows))
     torch.testing.assert_close(
         dict(module.named_buffers())["weights"], torch.tensor([10 / 9, 10 / 6, 10 / 15])
     )
 
 
 def test_weights_by_name_leave_the_others_at_one() -> None:
-    module = CrossEntropy(class_weights={"dog": 4}).build(SINGLE, ONE_HOT)
+    module = CrossEntropy(class_weights={"dog": 4}).build(SINGLE, TrainingTable(ONE_HOT))
     assert dict(module.named_buffers())["weights"].tolist() == [1.0, 4.0, 1.0]
     numeric = Labels("single", ("0", "1"), ("digit",))
-    module = CrossEntropy(class_weights={0: 2.0}).build(numeric, np.eye(2, dtype=np.float32))
+    module = CrossEntropy(class_weights={0: 2.0}).build(
+        numeric, TrainingTable(np.eye(2, dtype=np.float32))
+    )
     assert dict(module.named_buffers())["weights"].tolist() == [2.0, 1.0]
 
 
@@ -140,7 +144,7 @@ def test_missing_labels_get_no_gradient(logits: Tensor) -> None:
 def test_pos_weight_is_negatives_over_positives_of_observed_rows(logits: Tensor) -> None:
     rows = ONE_HOT.copy()
     rows[0, 2] = np.nan
-    module = Bce(pos_weight="balanced").build(MULTI, rows)
+    module = Bce(pos_weight="balanced").build(MULTI, TrainingTable(rows))
     expected = torch.tensor([7 / 3, 8 / 2, 4 / 5])
     torch.testing.assert_close(dict(module.named_buffers())["weights"], expected)
     theirs = F.binary_cross_entropy_with_logits(
@@ -175,25 +179,27 @@ def test_regression_losses_are_torchs_over_observed_columns() -> None:
 )
 def test_a_loss_of_another_task_is_refused(loss: Loss, labels: Labels) -> None:
     with pytest.raises(ConfigError, match=r"^loss: .* tasks, and the target is a .* → use "):
-        loss.build(labels, np.zeros((2, labels.num_classes), np.float32))
+        loss.build(labels, TrainingTable(np.zeros((2, labels.num_classes), np.float32)))
 
 
 def test_balanced_weights_of_an_absent_class_are_refused() -> None:
     with pytest.raises(DataError, match="no training row of 'owl'"):
-        CrossEntropy(class_weights="balanced").build(SINGLE, ONE_HOT[:5])
+        CrossEntropy(class_weights="balanced").build(SINGLE, TrainingTable(ONE_HOT[:5]))
     with pytest.raises(DataError, match="no positive training row of 'owl'"):
-        Bce(pos_weight="balanced").build(MULTI, ONE_HOT[:5])
+        Bce(pos_weight="balanced").build(MULTI, TrainingTable(ONE_HOT[:5]))
     with pytest.raises(DataError, match="no negative training row of 'cat'"):
-        Bce(pos_weight="balanced").build(MULTI, np.vstack([ONE_HOT[:1], 1 - ONE_HOT[3:]]))
+        Bce(pos_weight="balanced").build(
+            MULTI, TrainingTable(np.vstack([ONE_HOT[:1], 1 - ONE_HOT[3:]]))
+        )
 
 
 def test_weights_that_do_not_match_the_labels_are_refused() -> None:
     with pytest.raises(ConfigError, match="2 weights for 3 labels"):
-        CrossEntropy(class_weights=[1.0, 2.0]).build(SINGLE, ONE_HOT)
+        CrossEntropy(class_weights=[1.0, 2.0]).build(SINGLE, TrainingTable(ONE_HOT))
     with pytest.raises(ConfigError, match="no label is called 'dgo', did you mean 'dog'"):
-        Bce(pos_weight={"dgo": 2.0}).build(MULTI, ONE_HOT)
+        Bce(pos_weight={"dgo": 2.0}).build(MULTI, TrainingTable(ONE_HOT))
     with pytest.raises(ConfigError, match="not all 0"):
-        CrossEntropy(class_weights=[0.0, 0.0, 0.0]).build(SINGLE, ONE_HOT)
+        CrossEntropy(class_weights=[0.0, 0.0, 0.0]).build(SINGLE, TrainingTable(ONE_HOT))
     with pytest.raises(ValidationError, match="did you mean 'balanced'") as error:
         CrossEntropy(class_weights="balance")
     assert error.value.error_count() == 1

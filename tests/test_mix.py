@@ -39,6 +39,27 @@ def test_input_and_target_are_blended_by_the_same_share(alpha, seed):
         assert not mixed[row, int(longer[row]) :].any()
 
 
+def test_mixup_of_the_clinical_systems():
+    mix = Mix.member("mixup").model_validate(
+        {"kind": "mixup", "alpha": 10, "p": 0.5, "domain": "waveform"}
+    )
+    batch, rng = 400, np.random.default_rng(0)
+    lengths = torch.from_numpy(rng.integers(20, 50, batch))
+    x = torch.from_numpy(rng.standard_normal((batch, 50)).astype(np.float32))
+    x *= torch.arange(50) < lengths[:, None]
+    mixed, longer, soft = mix.apply(x, lengths, torch.eye(batch), generator(0))
+    # The targets hold every weight, so that they give the blend of the waveforms exactly.
+    torch.testing.assert_close(mixed, soft @ x)
+    partner = (soft - soft.diag().diag()).argmax(dim=1)
+    blended = soft.diagonal() < 1
+    expected = torch.where(blended, torch.maximum(lengths, lengths[partner]), lengths)
+    assert torch.equal(longer, expected)
+    assert float(blended.float().mean()) == pytest.approx(0.5, abs=0.08)
+    shares = soft.diagonal()[blended].numpy()
+    assert shares.mean() == pytest.approx(0.5, abs=0.03)
+    assert shares.std() == pytest.approx((1 / 84) ** 0.5, rel=0.15)  # of Beta(10, 10)
+
+
 def test_inputs_are_left_as_they_were():
     x, lengths, target = make()
     Mixup().apply(x, lengths, target, generator(0))

@@ -2,14 +2,58 @@
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harken.augment import Augment, SpecMask, SpecRoll, apply_spectrogram_augments
+from harken.augment import (
+    Augment,
+    CoarseDropout,
+    SpecMask,
+    SpecNoise,
+    SpecRoll,
+    SpectrogramAugment,
+    apply_spectrogram_augments,
+)
 from harken.seeds import generator
 
-KINDS = ["spec_mask", "spec_roll"]
+KINDS = sorted(
+    kind
+    for kind, member in Augment.kinds().items()
+    if issubclass(member, SpectrogramAugment) and member.__module__.startswith("harken.")
+)
+FILLS = ("mean", "zero")
+
+# Two values of every option of every kind, beside which other options that it needs.
+OPTIONS = {
+    "coarse_dropout": {
+        "min_holes": (1, 4),
+        "max_holes": (8, 12),
+        "min_height": (1, 4),
+        "max_height": (8, 16),
+        "min_width": (1, 4),
+        "max_width": (8, 16),
+        "fill": FILLS,
+    },
+    "spec_mask": {
+        "num_time": (1, 2),
+        "num_freq": (1, 2),
+        "time_width": (10, 40),
+        "freq_width": (4, 12),
+        "fill": FILLS,
+    },
+    "spec_noise": {"min_amplitude": (0, 0.05), "max_amplitude": (0.1, 0.2)},
+    "spec_roll": {"max_shift": (None, 3)},
+    "spec_shift": {"max_time": (0, 20), "max_freq": (0, 4), "fill": FILLS},
+    "spec_stretch": {
+        "min_time": (0.5, 0.9),
+        "max_time": (1.1, 1.5),
+        "min_freq": (0.8, 0.95),
+        "max_freq": (1.05, 1.2),
+        "fill": FILLS,
+    },
+}
 LENGTHS = torch.tensor([100, 60, 9, 2])
 
 
@@ -158,6 +202,76 @@ def test_gradients_flow_around_masks():
     features = make().requires_grad_()
     SpecMask(fill="zero").apply(features, LENGTHS, rngs()).sum().backward()
     assert set(features.grad.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_option_changes_something(kind):
+    options = set(Augment.member(kind).model_fields) - {"kind", "p"}
+    assert set(OPTIONS[kind]) == options, f"give OPTIONS two values of each option of {kind}"
+    for name, (one, two) in OPTIONS[kind].items():
+        found = [change({"kind": kind, name: value}) for value in (one, two)]
+        assert not torch.equal(*found), f"{kind}.{name} changes nothing"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ranges_are_ordered_and_configs_survive_yaml(kind):
+    member = Augment.member(kind)
+    for low in [name for name in member.model_fields if name.startswith("min_")]:
+        high = member.model_fields["max_" + low.removeprefix("min_")].default
+        with pytest.raises(ValidationError, match=f"{low} is more than"):
+            member.model_validate({"kind": kind, low: high + 1})
+    config = member(p=0.5)
+    tree = yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))
+    assert Augment.member(kind).model_validate(tree) == config
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_changes_keep_gradients_and_devices(kind):
+    features = make().requires_grad_()
+    changed = apply_spectrogram_augments([Augment.member(kind)()] * 2, features, LENGTHS, rngs())
+    changed.sum().backward()
+    assert torch.isfinite(features.grad).all()
+    assert features.grad.any()
+
+
+def holes_of(seeds, **options):
+    """Return where 500 clips of ones have holes."""
+    features, full = torch.ones(500, 40, 100), torch.full((500,), 100)
+    augment = CoarseDropout(fill="zero", **options)
+    return augment.apply(features, full, [generator(seeds, clip) for clip in range(500)]) == 0
+
+
+def test_a_hole_has_the_size_asked_for_and_holes_reach_everywhere():
+    hidden = holes_of(
+        0, min_holes=1, max_holes=1, min_height=3, max_height=5, min_width=7, max_width=9
+    )
+    rows, columns = hidden.any(dim=2), hidden.any(dim=1)
+    assert torch.equal(hidden, rows[:, :, None] & columns[:, None])
+    assert set(rows.sum(dim=1).tolist()) == {3, 4, 5}
+    assert set(columns.sum(dim=1).tolist()) == {7, 8, 9}
+    assert rows.any(dim=0).all()
+    assert columns.any(dim=0).all()
+
+
+def test_holes_are_as_many_as_asked_for():
+    size = {"min_height": 1, "max_height": 1, "min_width": 1, "max_width": 1}
+    area = holes_of(1, min_holes=3, max_holes=6, **size).flatten(1).sum(dim=1)
+    assert set(area.tolist()) <= {1, 2, 3, 4, 5, 6}
+    assert {3, 4, 5, 6} <= set(area.tolist())
+    assert float(area.float().mean()) == pytest.approx(4.5, abs=0.2)
+
+
+def test_noise_is_even_between_0_and_its_amplitude():
+    features, full = torch.zeros(300, 20, 50), torch.full((300,), 50)
+    clips = [generator(2, clip) for clip in range(300)]
+    added = SpecNoise(min_amplitude=0.02, max_amplitude=0.1).apply(features, full, clips)
+    highest = added.flatten(1).amax(dim=1)
+    assert float(added.min()) >= 0
+    assert 0.019 < float(highest.min()) < 0.03
+    assert 0.09 < float(highest.max()) <= 0.1
+    share = added / highest[:, None, None]
+    assert float(share.mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(share.std()) == pytest.approx(12**-0.5, abs=0.01)
 
 
 def test_masks_that_hide_nothing_are_refused():

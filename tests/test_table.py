@@ -191,3 +191,11 @@ def test_separator_option(tmp_path: Path) -> None:
 def test_no_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         Table(path=str(tmp_path / "gone.csv")).load()
+
+
+def test_a_filter_says_how_many_rows_it_keeps(tmp_path: Path) -> None:
+    path = tmp_path / "clips.csv"
+    path.write_text("path,task\na.wav,vowel\nb.wav,word\nc.wav,word\n")
+    manifest = Table(path=str(path), where={"task": "word"}).load()
+    assert manifest.notes == ("where {task: word} keeps 2 of 3 rows",)
+    assert Table(path=str(path)).load().notes == ()

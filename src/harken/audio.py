@@ -18,7 +18,7 @@ from harken.decode import DECODER, BadAudio, Info, Wave, decode, probe
 
 __all__ = [
     "DECODER", "Audio", "BadAudio", "Info", "Wave", "crop_start", "decode", "dequantize",
-    "fit_length", "load", "load_int16", "pcm_round", "probe", "quantize",
+    "fit_length", "load", "load_int16", "pcm_round", "probe", "quantize", "trim_silence",
 ]  # fmt: skip
 
 Crop = Literal["start", "centre", "random"]
@@ -26,6 +26,7 @@ Pad = Literal["zero", "repeat", "mean"]
 Pcm = npt.NDArray[np.int16]
 
 _SILENCE = 1e-6  # −120 dB of full scale: below 20-bit audio
+_TRIM_SECONDS = 0.01  # a frame of the level by which silent ends are found
 _SMALLEST_PEAK = 1e-30  # below it, the scale of 16-bit samples would not be a normal float32
 
 
@@ -46,6 +47,9 @@ class Audio(Config):
     """Clips shorter than this are bad audio."""
     silent: Literal["bad", "keep"] = "bad"
     """Whether clips without any sound (peak of at most −120 dB) are bad audio."""
+    trim_db: float | None = Field(None, gt=0)
+    """Cut what is this many decibels softer than the loudest 10 ms off both ends (60 is usual);
+    null keeps silence. `min_seconds` then holds for what is left."""
 
     @property
     def clip_samples(self) -> int | None:
@@ -92,6 +96,9 @@ def load_int16(clip: Segment, audio: Audio) -> tuple[Pcm, np.float32]:
         wave, rate = decode(clip.path, clip.start, clip.duration)
         mono = _downmix(wave, audio.channel)
         _check_sound(mono, rate, audio)
+        if audio.trim_db is not None:
+            mono = trim_silence(mono, rate, audio.trim_db)
+            _check_length(mono, rate, audio)
         return quantize(_resample(mono, rate, audio.sample_rate))
     except BadAudio as error:
         where = f"{clip.path} (clip {clip.id})"
@@ -117,14 +124,34 @@ def _downmix(wave: Wave, channel: str | int) -> Wave:
 def _check_sound(mono: Wave, rate: int, audio: Audio) -> None:
     if len(mono) == 0:
         raise BadAudio("zero_length", "holds no samples")
-    if len(mono) < audio.min_seconds * rate:
-        text = f"{len(mono) / rate:g} s are shorter than audio.min_seconds={audio.min_seconds:g}"
-        raise BadAudio("too_short", text)
+    _check_length(mono, rate, audio)
     peak = _peak(mono)
     if not np.isfinite(peak):
         raise BadAudio("not_finite", "holds samples that are not numbers (NaN or infinite)")
     if peak <= _SILENCE and audio.silent == "bad":
         raise BadAudio("silent", "holds nothing but silence", fix="audio.silent=keep takes it")
+
+
+def _check_length(mono: Wave, rate: int, audio: Audio) -> None:
+    if len(mono) < audio.min_seconds * rate:
+        text = f"{len(mono) / rate:g} s are shorter than audio.min_seconds={audio.min_seconds:g}"
+        raise BadAudio("too_short", text)
+
+
+def trim_silence(waveform: Wave, sample_rate: int, trim_db: float) -> Wave:
+    """Cut the silent frames of 10 ms off both ends of a waveform `(samples,)`.
+
+    A frame is silent whose mean square is over `trim_db` decibels below the loudest frame's. A
+    waveform without any sound stays as it is.
+    """
+    size = max(round(_TRIM_SECONDS * sample_rate), 1)
+    starts = np.arange(0, len(waveform), size)
+    if len(starts) == 0:
+        return waveform
+    counts = np.diff(starts, append=len(waveform))
+    power = np.add.reduceat(np.square(waveform, dtype=np.float64), starts) / counts
+    loud = np.flatnonzero(power >= power.max() * 10 ** (-trim_db / 10))
+    return waveform[loud[0] * size : (loud[-1] + 1) * size] if power.max() > 0 else waveform
 
 
 def _peak(wave: Wave) -> np.float32:

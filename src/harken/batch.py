@@ -19,6 +19,7 @@ class Batch:
         target: float32 `(batch, classes)`: one-hot or soft for single-label tasks, 0/1 with NaN for
             missing in multi-label tasks, values with NaN for missing in regression.
         weight: float32 `(batch,)`, each clip's weight in the loss.
+        covariates: float32 `(batch, columns)`, side information (see `harken.covariates`).
     """
 
     rows: Tensor
@@ -26,6 +27,7 @@ class Batch:
     lengths: Tensor
     target: Tensor
     weight: Tensor
+    covariates: Tensor
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from harken.covariates import Covariates
 from harken.errors import RunError
 from harken.labels import Labels
 from harken.storage import atomic_path, write_atomic
@@ -177,6 +178,12 @@ class RunFolder:
         """Read `labels.json`."""
         return Labels.from_json(self.read_json("labels.json"))
 
+    def covariates(self) -> Covariates:
+        """Read `covariates.json`; a run without one has no side information."""
+        if not self.has("covariates.json"):
+            return Covariates()
+        return Covariates.from_json(self.read_json("covariates.json"))
+
     # --- weights and the state of training ---
 
     def save_weights(self, tensors: Mapping[str, Tensor]) -> None:
@@ -205,10 +212,13 @@ class RunFolder:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         average: Mapping[str, Tensor] | None,
+        loss: nn.Module | None = None,
     ) -> None:
-        """Write `last/state.safetensors`: weights, optimiser, moving average and progress."""
+        """Write `last/state.safetensors`: weights, optimiser, average, loss and progress."""
         tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"ema/{name}": value for name, value in (average or {}).items()}
+        kept = {} if loss is None else loss.state_dict()
+        tensors |= {f"loss/{name}": value for name, value in kept.items()}
         state = optimizer.state_dict()
         numbers: dict[str, dict[str, float]] = {}
         for index, slots in state["state"].items():
@@ -226,7 +236,7 @@ class RunFolder:
         _save_tensors(self.path / "last" / "state.safetensors", tensors, meta)
 
     def load_state(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, loss: nn.Module | None = None
     ) -> tuple[Progress, dict[str, Tensor]]:
         """Restore what `save_state` wrote; return the progress and the moving average.
 
@@ -241,6 +251,8 @@ class RunFolder:
         except (SafetensorError, OSError) as error:
             raise RunError(f"the saved state is damaged: {error}", where=str(path)) from None
         load_strictly(model, _below("model/", tensors), str(path))
+        if loss is not None:
+            load_strictly(loss, _below("loss/", tensors), str(path))
         slots: dict[int, dict[str, Any]] = {}
         for name, value in _below("optimizer/", tensors).items():
             index, _, slot = name.partition("/")

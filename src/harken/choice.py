@@ -143,5 +143,6 @@ class Choice(Config):
     ) -> dict[str, Any]:
         if not cls._is_slot():
             return handler(schema)
-        members = [member.model_json_schema() for _, member in sorted(cls._kinds.items())]
+        kinds = sorted(cls._kinds.items())
+        members = [handler(member.__pydantic_core_schema__) for _, member in kinds]
         return {"anyOf": [{"enum": sorted(cls._kinds)}, *members]}

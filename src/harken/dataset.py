@@ -43,6 +43,7 @@ class ClipDataset:
         augments: Changes of the waveform; empty in evaluation.
         seed: Root of the draws; None means evaluation: nothing is drawn.
         silent: Leave out the waveforms, where features are known already.
+        covariates: float32 `(all rows, columns)`, or None where there is no side information.
     """
 
     cache: DecodedAudio
@@ -53,6 +54,7 @@ class ClipDataset:
     augments: Sequence[WaveformAugment] = ()
     seed: int | None = None
     silent: bool = False
+    covariates: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -84,10 +86,13 @@ class ClipDataset:
         padded = np.zeros((len(rows), max(map(len, waveforms))), dtype=np.float32)
         for line, waveform in zip(padded, waveforms, strict=True):
             line[: len(waveform)] = waveform
+        nothing = np.zeros((len(rows), 0), dtype=np.float32)
+        side = nothing if self.covariates is None else self.covariates[rows]
         return Batch(
             rows=torch.from_numpy(np.asarray(rows, dtype=np.int64)),
             waveform=torch.from_numpy(padded),
             lengths=torch.tensor(lengths, dtype=torch.int64),
             target=torch.from_numpy(self.target[rows]),
             weight=torch.from_numpy(self.weight[rows]),
+            covariates=torch.from_numpy(side),
         )

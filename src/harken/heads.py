@@ -66,11 +66,33 @@ class HeadsModule(nn.Module):
             shared, dim = [nn.Linear(dim, config.shared), nn.ReLU()], config.shared
         self.shared = nn.Sequential(*shared)
         self.groups = nn.ModuleList(_head(config, dim, size) for size in sizes)
+        self.has_shared, self.has_bottleneck = bool(shared), config.bottleneck is not None
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Turn embeddings `(batch, dim)` into logits `(batch, sum of the groups' sizes)`."""
-        shared = self.shared(embedding)
+        shared = self.after_shared(embedding)
         return torch.cat([head(shared) for head in self.groups], dim=1)
+
+    def after_shared(self, embedding: Tensor) -> Tensor:
+        """Return what all groups read, `(batch, shared)`; the embedding itself without a layer."""
+        shared: Tensor = self.shared(embedding)
+        return shared
+
+    def after_first(self, embedding: Tensor, merge: Literal["mean", "sum"] = "mean") -> Tensor:
+        """Return each group's bottleneck before its norm and activation, `(batch, bottleneck)`.
+
+        Args:
+            embedding: `(batch, dim)`.
+            merge: How the groups' bottlenecks become one.
+        """
+        assert self.has_bottleneck
+        shared = self.after_shared(embedding)
+        bottlenecks = torch.stack([head[0](shared) for head in _sequences(self.groups)])
+        return bottlenecks.mean(0) if merge == "mean" else bottlenecks.sum(0)
+
+
+def _sequences(groups: nn.ModuleList) -> list[nn.Sequential]:
+    return [head for head in groups if isinstance(head, nn.Sequential)]
 
 
 def _head(config: Heads, dim: int, size: int) -> nn.Sequential:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from harken.batch import Batch
+from harken.batch import Batch, Output
 from harken.errors import ConfigError
 from harken.losses import LossModule
 from harken.model import Classifier
@@ -34,14 +34,29 @@ def pick_device(name: DeviceName) -> torch.device:
     return torch.device(name)
 
 
+class Memory(Protocol):
+    """What was computed of clips already."""
+
+    def classify(self, model: Classifier, batch: Batch, /) -> Output:
+        """Return the logits of a batch's clips."""
+
+
 @torch.inference_mode()
 def infer(
     model: Classifier,
     batches: Iterable[Batch],
     device: torch.device,
     loss: LossModule | None = None,
+    memory: Memory | None = None,
 ) -> tuple[Array, Array]:
     """Run a classifier over batches in its evaluation mode, which is restored afterwards.
+
+    Args:
+        model: The classifier.
+        batches: The clips; with a memory, their waveforms are not needed.
+        device: Where the model is.
+        loss: Gives each clip's loss.
+        memory: What is known of the clips, so that the model starts from there.
 
     Returns:
         Logits `(clips, classes)` and losses `(clips,)`, in the order of the batches; losses are NaN
@@ -52,7 +67,10 @@ def infer(
     logits, losses = [], []
     for batch in batches:
         batch = batch.to(device)
-        output = model(batch.waveform, batch.lengths)
+        if memory is None:
+            output = model(batch.waveform, batch.lengths, batch.covariates)
+        else:
+            output = memory.classify(model, batch)
         logits.append(output.logits.float().cpu().numpy())
         missing = batch.target.isnan().all(dim=1)
         value = torch.full_like(batch.weight, torch.nan)

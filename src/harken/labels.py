@@ -4,82 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BeforeValidator, model_validator
 
-from harken.choice import Config, nearest
+from harken.choice import nearest
 from harken.errors import ConfigError, DataError
 from harken.manifest import Manifest
 from harken.tables import as_text, find_column
+from harken.target import Target, Task
 
-Task = Literal["single", "multi", "regression"]
 Targets = npt.NDArray[np.float32]
 
 NUM_BINS = 5
 """Values of a regression are stratified by fifths."""
-
-
-def _name(value: object) -> object:
-    # YAML reads the label 3 as a number, and tables compare it as text.
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-Name = Annotated[str, BeforeValidator(_name)]
-
-
-class Target(Config):
-    """Which columns are learned, and how their cells are read; a name or a list is enough."""
-
-    columns: list[str]
-    """The table's columns; a single name needs no brackets."""
-    task: Task | None = None
-    """`single` label of several, `multi` (any number of labels), or `regression`. Null means
-    `multi` for several columns, for a separator and for cells that are lists, else `single`."""
-    separator: str | None = None
-    """What parts several labels inside one cell, such as `;`."""
-    labels: list[Name] | None = None
-    """The label names in the order of the scores; null takes all there are, sorted. A label in the
-    table that is not named here is an error: leave its rows out with `data.source.where`."""
-    groups: list[list[Name]] | None = None
-    """Labels parted into classifiers that sit side by side; null is one classifier."""
-    positive: Name | None = None
-    """Positive class of two-class tasks, for sensitivity and specificity; null takes the last."""
-    missing: Literal["error", "drop", "mask"] | None = None
-    """Empty cells: `error` stops, `drop` leaves the clip out, `mask` keeps it and ignores the cell
-    (not for `single`). Null means `error` for `single` and else `mask`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_names(cls, value: Any) -> Any:
-        if isinstance(value, str | list):
-            value = {"columns": value}
-        if isinstance(value, Mapping) and isinstance(value.get("columns"), str):
-            value = {**value, "columns": [value["columns"]]}
-        return value
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        several = len(self.columns) > 1
-        wrong = {
-            "columns must name at least one column": not self.columns,
-            "columns names one twice": len(set(self.columns)) < len(self.columns),
-            "labels names one twice": len(set(self.labels or [])) < len(self.labels or []),
-            "labels must be two or more": self.labels is not None and len(self.labels) < 2,
-            "labels are the columns already, in their order": several and self.labels is not None,
-            "a separator goes with one column": several and self.separator is not None,
-            "a separator goes with task: multi": bool(self.separator)
-            and self.task not in (None, "multi"),
-            "a regression has no labels": self.task == "regression" and self.labels is not None,
-            "missing: mask does not go with task: single": self.missing == "mask"
-            and self.task == "single",
-        }
-        for message in (text for text, is_wrong in wrong.items() if is_wrong):
-            raise ValueError(message)
-        return self
 
 
 @dataclass(frozen=True)
@@ -124,7 +64,8 @@ class Labels:
             ConfigError: `groups` or `positive` name labels that there are not.
         """
         frame, origin = _opened(table)
-        cells = [find_column(frame, name, origin) for name in target.columns]
+        target = target.resolved()
+        cells = [_asked_for(target, frame, name, origin) for name in target.columns]
         task = target.task or _guess_task(target, cells[0].dtype)
         parted = target.separator is not None or cells[0].dtype == pl.List
         own = len(cells) > 1 or task == "regression" or (task == "multi" and not parted)
@@ -285,6 +226,15 @@ _FIX_MISSING = "fill it in, or set data.target.missing: drop"
 
 def _opened(table: Manifest | pl.DataFrame) -> tuple[pl.DataFrame, str]:
     return (table.frame, table.origin) if isinstance(table, Manifest) else (table, "table")
+
+
+def _asked_for(target: Target, frame: pl.DataFrame, name: str, origin: str) -> pl.Series:
+    """Return a column; where a label file named it and there is none, say that file's line."""
+    place = target.place(name)
+    if place is not None and name not in frame.columns:
+        hint = nearest(name, frame.columns) or f"; it has {', '.join(frame.columns[:20])}"
+        raise DataError(f"{origin} has no column {name!r}{hint}", where=place)
+    return find_column(frame, name, origin)
 
 
 def _guess_task(target: Target, dtype: pl.DataType) -> Task:

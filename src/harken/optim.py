@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
+from harken.backbones.backbone import BackboneModule
 from harken.choice import Choice
 from harken.errors import ConfigError
 
@@ -27,31 +28,68 @@ class Optimizer(Choice):
     """Pull of weights towards zero; see each kind for its form."""
     decay_all: bool = False
     """Decay biases, norms and other vectors too."""
+    layer_decay: float | None = Field(None, gt=0, lt=1)
+    """The backbone's rate falls by this factor from layer to layer on the way down from its output
+    (Howard & Ruder 2018; Bao et al. 2022), so that pretrained layers near the input move least.
+    """
+    head_lr: float | None = Field(None, gt=0)
+    """Rate of what comes after the backbone: pooling, heads, and the weights of a learned sum over
+    layers. Null: `lr`.
+    """
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         """Build the optimiser of the parameters that want a gradient.
 
-        Each group keeps its rate under `initial_lr`, from which `scale_lr` starts.
+        Each group keeps its rate under `initial_lr`, from which `scale_lr` starts. The first group
+        has the rate `lr`, if any has.
 
         Raises:
-            ConfigError: every parameter is frozen.
+            ConfigError: every parameter is frozen, or `layer_decay` has no layers to fall over.
         """
         groups = self.parameter_groups(model)
-        parameters = [parameter for group in groups for parameter in group]
+        parameters = [parameter for group in groups.values() for parameter in group]
         if not parameters:
             raise ConfigError("every parameter is frozen", where="optimizer", fix="unfreeze some")
-        decays = (self.weight_decay, self.weight_decay if self.decay_all else 0.0)
         options = [
-            {"params": group, "lr": self.lr, "initial_lr": self.lr, "weight_decay": decay}
-            for group, decay in zip(groups, decays, strict=True)
-            if group
+            {
+                "params": group,
+                "lr": rate,
+                "initial_lr": rate,
+                "weight_decay": self.weight_decay if is_matrix or self.decay_all else 0.0,
+            }
+            for (rate, is_matrix), group in groups.items()
         ]
         return self.make(options, fused=_can_fuse(parameters))
 
-    def parameter_groups(self, model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Return trainable matrices and trainable vectors, each in the model's own order."""
-        trained = [p for _, p in model.named_parameters() if p.requires_grad]
-        return [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
+    def parameter_groups(self, model: nn.Module) -> dict[tuple[float, bool], list[nn.Parameter]]:
+        """Return the trainable parameters by their rate and by whether they are matrices.
+
+        Groups run from `lr` itself over the other rates downwards, matrices before vectors; each
+        keeps the model's own order.
+        """
+        backbone = getattr(model, "backbone", None)
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                inner = name.removeprefix("backbone.") if name.startswith("backbone.") else None
+                rate = self._rate(backbone if inner is not None else None, inner or "")
+                groups.setdefault((rate, parameter.ndim >= 2), []).append(parameter)
+        if self.layer_decay is not None:
+            _refuse_flat(backbone)
+        return dict(sorted(groups.items(), key=lambda g: (g[0][0] != self.lr, -g[0][0], -g[0][1])))
+
+    def _rate(self, backbone: BackboneModule | None, name: str) -> float:
+        """Return the rate of a parameter of the backbone, or of one beyond it (None)."""
+        head = self.lr if self.head_lr is None else self.head_lr
+        if backbone is None:
+            return head
+        if not backbone.num_depths:
+            return self.lr
+        depth = backbone.depth_of(name)
+        if depth >= backbone.num_depths:
+            return head
+        steps_down = backbone.num_depths - 1 - depth
+        return self.lr * (1.0 if self.layer_decay is None else self.layer_decay) ** steps_down
 
     def make(self, groups: list[dict[str, object]], fused: bool | None) -> torch.optim.Optimizer:
         """Make torch's optimiser of these groups; what a kind of one's own defines."""
@@ -122,6 +160,18 @@ def scale_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
     return float(optimizer.param_groups[0]["lr"])
+
+
+def _refuse_flat(backbone: BackboneModule | None) -> None:
+    """Refuse `layer_decay` where it would do nothing."""
+    depths = 0 if backbone is None else backbone.num_depths
+    learned = [n for n, p in backbone.named_parameters() if p.requires_grad] if backbone else []
+    if backbone is None or not depths or all(backbone.depth_of(n) >= depths for n in learned):
+        raise ConfigError(
+            "the backbone does not learn" if depths else "this backbone tells no layers apart",
+            where="optimizer.layer_decay",
+            fix="leave layer_decay out",
+        )
 
 
 def _can_fuse(parameters: list[nn.Parameter]) -> bool | None:

@@ -323,7 +323,9 @@ class Fill:
 def _settings(audio: Audio) -> str:
     """Everything but the file and the segment that decides about the samples."""
     versions = (DECODER, soundfile.__libsndfile_version__, soxr.__version__)
-    return repr((versions, audio.sample_rate, audio.channel, audio.min_seconds, audio.silent))
+    settings = (versions, audio.sample_rate, audio.channel, audio.min_seconds, audio.silent)
+    # Without trimming the key is what it was before there was any, so that caches stay valid.
+    return repr(settings if audio.trim_db is None else (*settings, audio.trim_db))
 
 
 def _hash_file(path: str) -> tuple[str, Stat, bytes] | None:

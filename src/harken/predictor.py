@@ -5,8 +5,8 @@ A run over k folds holds k classifiers; their scores are averaged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,31 @@ import polars as pl
 import torch
 import yaml
 
+from harken.audio import BadAudio
 from harken.audio import load as load_audio
 from harken.batch import Batch
 from harken.calibrate import Calibration, decide
 from harken.checkpoint import RunFolder
+from harken.choice import nearest
+from harken.covariates import Covariates
 from harken.dataset import ClipDataset
 from harken.errors import DataError
 from harken.inference import DeviceName, infer, pick_device
 from harken.labels import Labels
-from harken.manifest import Clip
+from harken.manifest import Clip, Manifest
 from harken.model import Classifier
 from harken.recipe import Recipe, validate
 
 Array = npt.NDArray[np.float64]
 
 
-def new_classifier(recipe: Recipe, labels: Labels, *, fetch: bool = True) -> Classifier:
+def new_classifier(
+    recipe: Recipe, labels: Labels, covariates: Covariates | None = None, *, fetch: bool = True
+) -> Classifier:
     """Build the classifier of a recipe, with pretrained weights only where `fetch` allows."""
+    if recipe.frontend is None:
+        recipe = recipe.resolved()
+    assert recipe.frontend is not None
     seconds, rate = recipe.audio.clip_seconds, recipe.audio.sample_rate
     return Classifier.build(
         recipe.frontend,
@@ -42,6 +50,8 @@ def new_classifier(recipe: Recipe, labels: Labels, *, fetch: bool = True) -> Cla
         labels,
         rate,
         None if seconds is None else round(seconds * rate),
+        conditions=recipe.covariates,
+        covariates=covariates,
         fetch=fetch,
     )
 
@@ -79,6 +89,7 @@ class Predictor:
         models: One classifier per fold.
         calibrations: Their temperatures and thresholds.
         device: Where they run.
+        covariates: What each classifier knows of side information.
     """
 
     recipe: Recipe
@@ -86,6 +97,7 @@ class Predictor:
     models: list[Classifier]
     calibrations: list[Calibration]
     device: torch.device
+    covariates: list[Covariates]
 
     @classmethod
     def load(cls, run: str | Path | RunFolder, device: DeviceName | None = None) -> Predictor:
@@ -103,7 +115,9 @@ class Predictor:
         recipe, labels = read_run_recipe(parts[0]), parts[0].labels()
         where = pick_device(device or recipe.train.device)
         models = [load_classifier(part, recipe, labels, where) for part in parts]
-        return cls(recipe, labels, models, [read_calibration(part) for part in parts], where)
+        calibrations = [read_calibration(part) for part in parts]
+        known = [part.covariates() for part in parts]
+        return cls(recipe, labels, models, calibrations, where, known)
 
     @property
     def thresholds(self) -> list[float] | None:
@@ -111,29 +125,51 @@ class Predictor:
         known = [c.thresholds for c in self.calibrations if c.thresholds is not None]
         return np.mean(known, axis=0).tolist() if known else None
 
-    def scores(self, batches: Sequence[Batch] | Iterator[Batch]) -> Array:
-        """Return scores `(clips, classes)` of batches, averaged over the classifiers."""
+    def scores(
+        self, batches: Sequence[Batch] | Iterator[Batch], table: Manifest | None = None
+    ) -> Array:
+        """Return scores `(clips, classes)` of batches, averaged over the classifiers.
+
+        Args:
+            batches: The clips.
+            table: Their side information, where the classifiers read any; a batch's rows count in
+                it.
+
+        Raises:
+            DataError: side information is missing or unknown.
+        """
         every = list(batches)
-        scores = [
-            calibration.scores(self.labels, infer(model, every, self.device)[0])
-            for model, calibration in zip(self.models, self.calibrations, strict=True)
-        ]
+        scores = []
+        for model, calibration, known in zip(
+            self.models, self.calibrations, self.covariates, strict=True
+        ):
+            informed = every if not known.columns else _informed(every, known, table)
+            scores.append(calibration.scores(self.labels, infer(model, informed, self.device)[0]))
         return np.asarray(np.mean(scores, axis=0))
 
-    def predict(self, files: Sequence[str | Path], *, on_bad: str = "skip") -> pl.DataFrame:
+    def predict(
+        self,
+        files: Sequence[str | Path],
+        *,
+        on_bad: str = "skip",
+        covariates: Mapping[str, object] | None = None,
+    ) -> pl.DataFrame:
         """Classify audio files.
 
         Args:
             files: Paths or URLs.
             on_bad: `skip` gives unusable files a row with the reason in `error`; `stop` raises.
+            covariates: Side information about all of the files, such as `{"age": 5}`.
 
         Returns:
             One row per file: `path`, `decision`, `score_<label>` per class, `error`.
 
         Raises:
             BadAudio: a file cannot be used and `on_bad` is `stop`.
+            DataError: side information is missing or unknown.
         """
-        rows = [self._predict_clip(self.clip(file), on_bad) for file in files]
+        self._refuse_missing(covariates or {})
+        rows = [self._predict_clip(self.clip(file), on_bad, covariates or {}) for file in files]
         names = [f"score_{name}" for name in self.labels.names]
         value = pl.Float64() if self.labels.task == "regression" else pl.String()
         numbers = {name: pl.Float64() for name in names}
@@ -141,10 +177,29 @@ class Predictor:
         schema["error"] = pl.String()
         return pl.DataFrame(rows, schema=schema)
 
-    def _predict_clip(self, clip: Clip, on_bad: str) -> dict[str, Any]:
+    def _refuse_missing(self, given: Mapping[str, object]) -> None:
+        needed = {known.name for each in self.covariates for known in each.columns}
+        missing = sorted(needed - set(given))
+        if missing:
+            words = " ".join(f"--with {name}=…" for name in missing)
+            raise DataError(f"this run needs to know {', '.join(missing)} of a clip", fix=words)
+        strange = sorted(set(given) - needed)
+        if strange:
+            hint = nearest(strange[0], needed)
+            raise DataError(f"this run reads no covariate {strange[0]!r}{hint}")
+
+    def _predict_clip(
+        self, clip: Clip, on_bad: str, covariates: Mapping[str, object]
+    ) -> dict[str, Any]:
+        table = Manifest(
+            pl.DataFrame(
+                {"id": [clip.id], "path": [clip.path]} | {k: [v] for k, v in covariates.items()}
+            ),
+            origin="--with",
+        )
         try:
-            score = self.scores([self.batch([clip])])
-        except DataError as error:
+            score = self.scores([self.batch([clip])], table)
+        except BadAudio as error:
             if on_bad == "stop":
                 raise
             return {"path": clip.path, "error": str(error)}
@@ -171,6 +226,14 @@ class Predictor:
         return dataset.batch(np.arange(count), 0)
 
 
+def _informed(batches: Sequence[Batch], known: Covariates, table: Manifest | None) -> list[Batch]:
+    """Return batches with side information as one classifier knows it."""
+    if table is None:
+        raise DataError("this run reads side information, and none is given")
+    values = torch.from_numpy(known.encode(table))
+    return [replace(batch, covariates=values[batch.rows]) for batch in batches]
+
+
 def decision_text(labels: Labels, score: Array, thresholds: Sequence[float] | None) -> pl.Series:
     """Return each row's decision: a label, labels joined by `|`, or the value."""
     regression = labels.task == "regression"
@@ -181,7 +244,7 @@ def load_classifier(
     folder: RunFolder, recipe: Recipe, labels: Labels, device: torch.device
 ) -> Classifier:
     """Build a run's classifier and fill it with the run's weights, strictly."""
-    model = new_classifier(recipe, labels, fetch=False).to(device)
+    model = new_classifier(recipe, labels, folder.covariates(), fetch=False).to(device)
     folder.load_weights(model)
     return model.eval()
 

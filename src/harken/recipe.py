@@ -26,19 +26,23 @@ from harken.augment import Augment, Mix
 from harken.backbones import Backbone, CnnBackbone
 from harken.calibrate import Calibrate
 from harken.choice import Choice, Config
+from harken.conditioning import Condition
+from harken.covariates import Covariate
+from harken.derive import Derive
 from harken.errors import ConfigError
-from harken.frontends import Frontend, LogMel, Normalize
+from harken.frontends import Frontend, Normalize
 from harken.heads import Heads
-from harken.labels import Target
 from harken.losses import Loss
 from harken.optim import AdamW, Optimizer
 from harken.pooling import MeanMaxPooling, Pooling
 from harken.schedules import Cosine, Schedule
 from harken.sources import Source
 from harken.split import RandomSplit, Split
+from harken.target import Target
 
 SLOTS: dict[str, type[Choice]] = {
     "sources": Source,
+    "derivations": Derive,
     "splits": Split,
     "augments": Augment,
     "mixes": Mix,
@@ -46,6 +50,7 @@ SLOTS: dict[str, type[Choice]] = {
     "normalizers": Normalize,
     "backbones": Backbone,
     "poolings": Pooling,
+    "covariates": Condition,
     "losses": Loss,
     "optimizers": Optimizer,
     "schedules": Schedule,
@@ -58,6 +63,8 @@ class Data(Config):
 
     source: Source
     """Where the table of clips comes from."""
+    derive: tuple[Derive, ...] = ()
+    """Columns to make of others, in order, before the labels are learned."""
     target: Target | None = None
     """What is learned: a column name, a list of them, or a mapping; null takes the source's own."""
     split: Split = RandomSplit()
@@ -126,14 +133,16 @@ class Recipe(Config):
     """Changes of training clips, in order."""
     mix: Mix | None = None
     """Blending of training clips."""
-    frontend: Frontend = LogMel()
-    """From waveform to features."""
+    frontend: Frontend | None = None
+    """From waveform to features; null takes the one that the backbone is made for."""
     backbone: Backbone = CnnBackbone()
     """From features to hidden states."""
     pooling: Pooling = MeanMaxPooling()
     """From hidden states to one embedding."""
     heads: Heads = Heads()
     """From embedding to logits."""
+    covariates: tuple[Condition, ...] = ()
+    """How side information about clips, such as age or word, enters the network."""
     loss: Loss | None = None
     """What is minimised; null takes cross_entropy, bce or mse as the task asks."""
     optimizer: Optimizer = AdamW()
@@ -150,6 +159,24 @@ class Recipe(Config):
     """Root of all random draws."""
     plugins: tuple[str, ...] = ()
     """Python modules or files with components of your own, imported before validation."""
+
+    def side_information(self) -> tuple[Covariate, ...]:
+        """Return every column of side information that some part reads."""
+        entering = tuple(condition.covariate for condition in self.covariates)
+        return entering + (self.loss.covariates() if self.loss is not None else ())
+
+    def resolved(self) -> Recipe:
+        """Return the recipe with what it refers to read in, so that it stands by itself.
+
+        Raises:
+            ConfigError: a checkpoint that it names is not there.
+            DataError: its label file cannot be used.
+        """
+        backbone = self.backbone.resolved()
+        frontend = self.frontend or backbone.default_frontend()
+        target = self.data.target and self.data.target.resolved()
+        data = self.data.model_copy(update={"target": target})
+        return self.model_copy(update={"data": data, "backbone": backbone, "frontend": frontend})
 
 
 def read_recipe(files: Sequence[str | Path], words: Sequence[str] = ()) -> Recipe:
@@ -200,19 +227,7 @@ def dump_recipe(recipe: Recipe) -> str:
 def recipe_schema() -> dict[str, Any]:
     """Return the JSON schema of a recipe, for editors."""
     schema = Recipe.model_json_schema()
-    schema["$defs"] = {**schema.get("$defs", {}), **_lift_definitions(schema)}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _lift_definitions(node: Any) -> dict[str, Any]:
-    """Collect the `$defs` of slot members, whose references point at the schema's root."""
-    found: dict[str, Any] = {}
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    for child in list(children):
-        found |= _lift_definitions(child)
-    if isinstance(node, dict) and "$defs" in node and "properties" in node and "data" not in node:
-        found |= node.pop("$defs") if "kind" in node["properties"] else {}
-    return found
 
 
 def merge(tree: Any, over: Any) -> Any:

@@ -205,6 +205,12 @@ def keep_where(frame: pl.DataFrame, where: Mapping[str, object], origin: str) ->
     return frame.filter(keep)
 
 
+def kept_note(where: Mapping[str, object], kept: int, total: int) -> list[str]:
+    """Return the note that says how many rows a filter kept; none where there is no filter."""
+    words = ", ".join(f"{name}: {value}" for name, value in where.items())
+    return [f"where {{{words}}} keeps {kept} of {total} rows"] if where else []
+
+
 def near_value(column: pl.Series, value: object) -> str:
     """Return a hint at what a column's cells are, nearest first."""
     known = as_text(column).unique().drop_nulls().sort().head(1000).to_list()

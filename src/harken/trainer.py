@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 
 import numpy as np
@@ -31,7 +32,7 @@ from harken.labels import Labels
 from harken.loader import Loader
 from harken.losses import LossModule
 from harken.metrics import default_monitor, higher_is_better, quick_metrics
-from harken.model import Classifier
+from harken.model import Classifier, Stage
 from harken.optim import scale_lr
 from harken.recipe import Recipe
 from harken.seeds import generator, seed_torch
@@ -55,7 +56,8 @@ class Trainer:
         run: Where weights, states and metrics go.
         ids: Clip ids by manifest row, to name clips in errors.
         tracker: Who is told.
-        memory: Features of the training clips, where they never change.
+        memory: What never changes about the training clips.
+        valid_memory: What never changes about the validation clips.
     """
 
     def __init__(
@@ -70,10 +72,12 @@ class Trainer:
         ids: Sequence[str],
         tracker: Tracker | None = None,
         memory: FeatureMemory | None = None,
+        valid_memory: FeatureMemory | None = None,
     ) -> None:
         self.recipe, self.labels, self.run, self.ids = recipe, labels, run, ids
         self.train_loader, self.valid_loader = train_loader, valid_loader
-        self.tracker, self.memory = tracker or Silent(), memory
+        self.tracker = tracker or Silent()
+        self.memory, self.valid_memory = memory, valid_memory
         self.device = pick_device(recipe.train.device)
         self.model, self.loss = model.to(self.device), loss.to(self.device)
         self.optimizer = recipe.optimizer.build(self.model)
@@ -162,8 +166,10 @@ class Trainer:
         if mix is not None and mix.domain == "waveform":
             waveform, lengths, target = mix.apply(waveform, lengths, target, rng)
         if self.memory is None:
+            stage: Stage = "features"
             features, lengths = self.model.features(waveform, lengths)
         else:
+            stage = self.memory.stage
             features, lengths = self.memory.batch(batch.rows)
         if mix is not None and mix.domain == "features":
             features, lengths, target = mix.apply(features, lengths, target, rng)
@@ -173,9 +179,8 @@ class Trainer:
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.recipe.train.precision == "bf16"
         ):
-            output = self.model.classify(features, lengths)
-        mixed = Batch(batch.rows, batch.waveform, batch.lengths, target, batch.weight)
-        per_clip: Tensor = self.loss(output, mixed)
+            output = self.model.classify(features, lengths, batch.covariates, stage)
+        per_clip: Tensor = self.loss(output, replace(batch, target=target))
         return per_clip
 
     def _step(self, total_steps: int) -> None:
@@ -191,6 +196,7 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         progress = self.progress
+        self.loss.end_epoch()
         row = {
             "epoch": progress.epoch + 1,
             "step": progress.step,
@@ -232,7 +238,8 @@ class Trainer:
         return self._measure(self.valid_loader)
 
     def _measure(self, loader: Loader) -> dict[str, float | None]:
-        logits, losses = infer(self.model, loader.epoch(), self.device, self.loss)
+        batches = loader.epoch()
+        logits, losses = infer(self.model, batches, self.device, self.loss, self.valid_memory)
         target = loader.dataset.target[loader.dataset.rows]
         measured = quick_metrics(self.labels, target, to_scores(self.labels, logits))
         known = losses[np.isfinite(losses)]
@@ -262,10 +269,10 @@ class Trainer:
 
     def _save(self) -> None:
         average = None if self.ema is None else self.ema.state_dict()
-        self.run.save_state(self.progress, self.model, self.optimizer, average)
+        self.run.save_state(self.progress, self.model, self.optimizer, average, self.loss)
 
     def _restore(self) -> None:
-        self.progress, average = self.run.load_state(self.model, self.optimizer)
+        self.progress, average = self.run.load_state(self.model, self.optimizer, self.loss)
         if self.ema is not None:
             self.ema.load_state_dict(average)
 

@@ -52,7 +52,8 @@ class Mixup(Mix):
 
     `share` is drawn per clip from Beta(alpha, alpha) (Zhang et al., 2018). The partner is another
     clip of the batch, never the clip itself. A blend is as long as the longer of the two, and a
-    target is missing where either is.
+    target is missing where either is. `{alpha: 10, p: 0.5, domain: waveform}` is the clinical
+    systems' mixup; they take away each waveform's mean, which is the front-end's part here.
     """
 
     kind: Literal["mixup"] = "mixup"

@@ -1,18 +1,14 @@
-"""Changes of one training waveform: shift, roll, gain and noise."""
+"""Changes of one training waveform along time: shift, roll, reverse, repeat and cut out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from harken.augment.augment import Wave, WaveformAugment
-from harken.seeds import generator
-
-_POOL_SAMPLES = 2**20  # 4 MB: a minute at 16 kHz, and a million places to start reading
 
 
 def apply_waveform_augments(
@@ -45,9 +41,7 @@ class TimeShift(WaveformAugment):
         """Return the shifted waveform."""
         most = min(round(self.max_shift * sample_rate), len(waveform) // 2)
         shift = _draw_shift(most, rng)
-        gap = np.zeros(abs(shift), dtype=np.float32)
-        if self.fill_noise:
-            gap = rng.uniform(-self.fill_noise, self.fill_noise, abs(shift)).astype(np.float32)
+        gap = draw_gap(abs(shift), self.fill_noise, rng)
         if shift >= 0:
             return np.concatenate([gap, waveform[: len(waveform) - shift]])
         return np.concatenate([waveform[-shift:], gap])
@@ -68,50 +62,73 @@ class Roll(WaveformAugment):
         return np.roll(waveform, _draw_shift(most, rng))
 
 
-class Gain(WaveformAugment):
-    """Make the whole clip louder or softer."""
+class Reverse(WaveformAugment):
+    """Play the clip backwards."""
 
-    kind: Literal["gain"] = "gain"
-    min_gain_db: float = -12.0
-    """Smallest gain in decibels."""
-    max_gain_db: float = 12.0
-    """Largest gain in decibels; samples may exceed 1, they are not clipped."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min_gain_db > self.max_gain_db:
-            raise ValueError("min_gain_db is more than max_gain_db")
-        return self
+    kind: Literal["reverse"] = "reverse"
 
     def apply(self, waveform: Wave, sample_rate: int, rng: np.random.Generator) -> Wave:
-        """Return the waveform times 10^(gain / 20)."""
-        factor = 10.0 ** (rng.uniform(self.min_gain_db, self.max_gain_db) / 20.0)
-        return waveform * np.float32(factor)
+        """Return the samples in reverse order."""
+        return waveform[::-1].copy()
 
 
-class Noise(WaveformAugment):
-    """Add white Gaussian noise at a signal-to-noise ratio; silence stays silent."""
+class RepeatPart(WaveformAugment):
+    """Say a random part of the clip again right after itself; the clip's length stays."""
 
-    kind: Literal["noise"] = "noise"
-    min_snr_db: float = 10.0
-    """Smallest ratio of the clip's power to the noise's, in decibels."""
-    max_snr_db: float = 40.0
-    """Largest ratio in decibels."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min_snr_db > self.max_snr_db:
-            raise ValueError("min_snr_db is more than max_snr_db")
-        return self
+    kind: Literal["repeat_part"] = "repeat_part"
+    min_seconds: float = Field(0.1, gt=0)
+    """Shortest part in seconds."""
+    max_seconds: float = Field(0.5, gt=0)
+    """Longest part in seconds; never more than half of the clip."""
+    num_repeats: int = Field(1, ge=1)
+    """How often the part is said again."""
+    mode: Literal["replace", "insert"] = "replace"
+    """Whether repeats replace what follows, or move it later, past the clip's end."""
 
     def apply(self, waveform: Wave, sample_rate: int, rng: np.random.Generator) -> Wave:
-        """Return the waveform with noise, a stretch of a fixed pool from a random place on."""
-        ratio = 10.0 ** (rng.uniform(self.min_snr_db, self.max_snr_db) / 20.0)
-        start = int(rng.integers(_POOL_SAMPLES))
-        sign = 1 if rng.random() < 0.5 else -1
-        noise = _read_pool(start, len(waveform))
-        level = _rms(waveform) / (ratio * max(_rms(noise), 1e-12))
-        return waveform + np.float32(sign * level) * noise
+        """Return the waveform with repeats."""
+        samples = len(waveform)
+        seconds = rng.uniform(self.min_seconds, self.max_seconds)
+        size = min(max(round(seconds * sample_rate), 1), samples // 2)
+        start = int(rng.integers(samples - 2 * size + 1))
+        repeats = np.tile(waveform[start : start + size], self.num_repeats)
+        after = start + size
+        kept = after + len(repeats) if self.mode == "replace" else after
+        return np.concatenate([waveform[:after], repeats, waveform[kept:]])[:samples]
+
+
+class Cutout(WaveformAugment):
+    """Make random stretches of the clip silent (a time mask on the waveform)."""
+
+    kind: Literal["cutout"] = "cutout"
+    num: int = Field(1, ge=1)
+    """Number of stretches; they may overlap."""
+    min_share: float = Field(0.05, ge=0, le=1)
+    """Smallest size of a stretch as a share of the clip."""
+    max_share: float = Field(0.3, gt=0, le=1)
+    """Largest size of a stretch as a share of the clip."""
+    max_seconds: float | None = Field(None, gt=0)
+    """Largest size of a stretch in seconds; null leaves it to `max_share`."""
+    fill_noise: float = Field(0.0, ge=0)
+    """Stretches hold noise between plus and minus this amplitude; 0 leaves them silent."""
+
+    def apply(self, waveform: Wave, sample_rate: int, rng: np.random.Generator) -> Wave:
+        """Return the waveform with silent stretches."""
+        changed, samples = waveform.copy(), len(waveform)
+        most = samples if self.max_seconds is None else round(self.max_seconds * sample_rate)
+        for _ in range(self.num):
+            share = rng.uniform(self.min_share, self.max_share)
+            size = min(max(round(share * samples), 1), max(most, 1), samples)
+            start = int(rng.integers(samples - size + 1))
+            changed[start : start + size] = draw_gap(size, self.fill_noise, rng)
+        return changed
+
+
+def draw_gap(samples: int, amplitude: float, rng: np.random.Generator) -> Wave:
+    """Return silence, or noise between plus and minus an amplitude."""
+    if amplitude == 0:
+        return np.zeros(samples, dtype=np.float32)
+    return rng.uniform(-amplitude, amplitude, samples).astype(np.float32)
 
 
 def _draw_shift(most: int, rng: np.random.Generator) -> int:
@@ -120,22 +137,3 @@ def _draw_shift(most: int, rng: np.random.Generator) -> int:
         return 0
     shift = int(rng.integers(1, most + 1))
     return shift if rng.random() < 0.5 else -shift
-
-
-def _rms(waveform: Wave) -> float:
-    return float(np.sqrt(np.dot(waveform, waveform) / max(len(waveform), 1)))
-
-
-@lru_cache(maxsize=1)
-def _noise_pool() -> Wave:
-    pool = generator(0, "noise pool").standard_normal(_POOL_SAMPLES, dtype=np.float32)
-    pool.setflags(write=False)
-    return pool
-
-
-def _read_pool(start: int, samples: int) -> Wave:
-    """Read on from `start`, round and round; making new noise would cost 20 times as much."""
-    pool = _noise_pool()
-    if start + samples <= len(pool):
-        return pool[start : start + samples]
-    return np.resize(np.roll(pool, -start), samples)

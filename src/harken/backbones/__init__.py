@@ -4,6 +4,7 @@ from harken.backbones.ast import AstBackbone
 from harken.backbones.backbone import Backbone, BackboneModule, Hidden, mask_from_lengths
 from harken.backbones.cnn import CnnBackbone
 from harken.backbones.mlp import MlpBackbone
+from harken.backbones.speech import SpeechBackbone
 from harken.backbones.timm import TimmBackbone
 from harken.frontends.frontend import FeatureSpec
 
@@ -15,6 +16,7 @@ __all__ = [
     "FeatureSpec",
     "Hidden",
     "MlpBackbone",
+    "SpeechBackbone",
     "TimmBackbone",
     "mask_from_lengths",
 ]

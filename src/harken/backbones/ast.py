@@ -121,7 +121,15 @@ class AstModule(BackboneModule):
         rates = torch.linspace(0, config.drop_path, config.depth).tolist()
         self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
+        self.num_depths = config.depth + 2
         self._initialise()
+
+    def depth_of(self, name: str) -> int:
+        """Return a parameter's depth: patches and positions, then the blocks, then the norm."""
+        part, _, rest = name.partition(".")
+        if part == "blocks":
+            return 1 + int(rest.partition(".")[0])
+        return self.num_depths - 1 if part == "norm" else 0
 
     def _initialise(self) -> None:
         """Draw every matrix from a normal distribution cut at two deviations of 0.02."""
@@ -205,24 +213,38 @@ class Positions(nn.Module):
             row, column = row.expand(-1, -1, columns), column.expand(-1, self.rows, -1)
             return torch.cat((row, column))[None]
         table = torch.stack([t.expand(-1, self.rows, self._known) for t in self.tables]).sum(0)
-        if columns <= self._known:
-            return table[None, :, :, :columns]
-        return self._stretch(table, counts, columns)
+        return read_columns(table, counts, columns)
 
     @property
     def _known(self) -> int:
         return int(self.tables[-1].shape[2])
 
-    def _stretch(self, table: Tensor, counts: Tensor, columns: int) -> Tensor:
-        """Read the table at fractional columns, for each clip that is longer than it."""
-        last = self._known - 1
-        scale = torch.where(counts > self._known, last / (counts - 1).clamp(min=1), 1.0)
-        place = (torch.arange(columns, device=counts.device) * scale[:, None]).clamp(max=last)
-        before = place.long()
-        after = (before + 1).clamp(max=last)
-        weight = (place - before)[None, None]
-        mixed = table[:, :, before] * (1 - weight) + table[:, :, after] * weight
-        return mixed.permute(2, 0, 1, 3)
+
+def read_columns(table: Tensor, counts: Tensor, columns: int) -> Tensor:
+    """Read a table `(dim, rows, known)` for clips of any length.
+
+    A clip that is longer than the table reads it at fractional columns, stretched over its own
+    length; the others read its beginning.
+
+    Args:
+        table: A vector per row and column.
+        counts: int64 `(batch,)`, columns that belong to each clip.
+        columns: Columns of the batch's grid.
+
+    Returns:
+        `(batch or 1, dim, rows, columns)`.
+    """
+    known = table.shape[2]
+    if columns <= known:
+        return table[None, :, :, :columns]
+    last = known - 1
+    scale = torch.where(counts > known, last / (counts - 1).clamp(min=1), 1.0)
+    place = (torch.arange(columns, device=counts.device) * scale[:, None]).clamp(max=last)
+    before = place.long()
+    after = (before + 1).clamp(max=last)
+    weight = (place - before)[None, None]
+    mixed = table[:, :, before] * (1 - weight) + table[:, :, after] * weight
+    return mixed.permute(2, 0, 1, 3)
 
 
 def _sincos(places: int, dim: int, device: torch.device) -> Tensor:

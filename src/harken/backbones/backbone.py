@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from harken.choice import Choice
-from harken.frontends.frontend import FeatureSpec
+from harken.frontends.frontend import FeatureSpec, Frontend
+from harken.frontends.log_mel import LogMel
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,63 @@ def mask_from_lengths(lengths: Tensor, frames: int) -> Tensor:
 class BackboneModule(nn.Module):
     """Base of what a `Backbone` builds.
 
+    A backbone that learns throughout defines `forward`. One that is frozen in part defines `lower`,
+    which does not learn and whose results may be kept from epoch to epoch, and `upper`.
+
     Attributes:
         dim: Width of the hidden states.
         has_cls: Whether `Hidden.cls` is filled.
+        frozen: How much of it does not learn: `lower` is the identity for `none`, everything that
+            costs something for `all`.
+        num_depths: Steps from the input to the output that `depth_of` tells apart; 0 if it does
+            not.
     """
 
     dim: int
     has_cls: bool = False
+    num_depths: int = 0
+    frozen: Literal["none", "part", "all"] = "none"
 
     def forward(self, features: Tensor, lengths: Tensor) -> Hidden:
         """Turn features (see `FeatureSpec`) and their lengths into hidden states."""
+        return self.upper(*self.lower(features, lengths))
+
+    def lower(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the part that does not learn.
+
+        Returns:
+            Its states, float32 `(batch, channels, frames)`, zero beyond each length, and their
+            lengths int64 `(batch,)` in frames.
+        """
+        return features, lengths
+
+    def upper(self, states: Tensor, lengths: Tensor) -> Hidden:
+        """Run the rest on what `lower` returned."""
         raise NotImplementedError
+
+    def merge(self, pooled: Tensor) -> Tensor:
+        """Finish after pooling `(batch, width)`: a learned sum over layers side by side, say."""
+        return pooled
+
+    def merged_dim(self, width: int) -> int:
+        """Return the width that `merge` makes of a pooled width."""
+        return width
+
+    def depth_of(self, name: str) -> int:
+        """Return how far from the input a parameter of this module lies.
+
+        Args:
+            name: As in `named_parameters`.
+
+        Returns:
+            0 next to the input, `num_depths - 1` next to the output; `num_depths` for parameters
+            that come after pooling and learn at the heads' rate.
+        """
+        return self.num_depths - 1
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a report should say of the trained module, such as the layers' weights."""
+        return {}
 
 
 class Backbone(Choice):
@@ -59,3 +107,18 @@ class Backbone(Choice):
             ConfigError: these features cannot be read, e.g. a spectrogram network given tokens.
         """
         raise NotImplementedError
+
+    def default_frontend(self) -> Frontend:
+        """Return the front-end that this backbone is made for."""
+        return LogMel()
+
+    def resolved(self) -> Self:
+        """Return the config with what it refers to read in, such as a checkpoint's own settings.
+
+        The recipe of a run folder holds the resolved config, which builds the module again without
+        the checkpoint.
+
+        Raises:
+            ConfigError: what it refers to is not there.
+        """
+        return self

@@ -193,7 +193,13 @@ class TimmModule(BackboneModule):
         super().__init__()
         self.network, self.arguments, self.layout = network, arguments, layout
         self.dim, self.has_cls = layout.dim, layout.has_cls
+        self._depths = _depths(network)
+        self.num_depths = 1 + max(self._depths.values(), default=-1)
         _go_channels_last(network)
+
+    def depth_of(self, name: str) -> int:
+        """Return a parameter's depth by the network's own grouping of its layers."""
+        return self._depths.get(name.removeprefix("network."), self.num_depths - 1)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Hidden:
         """Turn spectrograms of at most the fixed number of frames into hidden states.
@@ -207,6 +213,14 @@ class TimmModule(BackboneModule):
         mask = mask_from_lengths(ends, columns).repeat(1, rows)
         cls = states[:, 0] if layout.has_cls else None
         return Hidden(states[:, layout.prefix :], mask, grid=layout.grid, cls=cls)
+
+
+def _depths(network: Any) -> dict[str, int]:
+    """Return the depth of each parameter, or nothing where timm does not group the layers."""
+    if not hasattr(network, "group_matcher"):
+        return {}
+    group = import_extra("timm.models", "timm").group_parameters
+    return dict(group(network, network.group_matcher(coarse=False), reverse=True))
 
 
 def _tokens(network: Any, image: Tensor, layout: Layout) -> Tensor:

@@ -11,6 +11,7 @@ from harken.frontends.normalize import (
     Normalize,
     NormalizeModule,
 )
+from harken.frontends.stacked_fbank import StackedFbank
 from harken.frontends.waveform import Waveform
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "NoNormalize",
     "Normalize",
     "NormalizeModule",
+    "StackedFbank",
     "Waveform",
 ]

@@ -7,5 +7,6 @@ from harken.sources.folder import Folder
 from harken.sources.source import Source
 from harken.sources.synthetic import Synthetic
 from harken.sources.table import Table
+from harken.sources.uid_folder import UidFolder
 
-__all__ = ["Esc50", "Folder", "Source", "Synthetic", "Table"]
+__all__ = ["Esc50", "Folder", "Source", "Synthetic", "Table", "UidFolder"]

@@ -13,7 +13,7 @@ from harken.errors import DataError
 from harken.manifest import Manifest
 from harken.sources.source import Source
 from harken.sources.table import absolute, default_ids, resolve
-from harken.tables import keep_where
+from harken.tables import keep_where, kept_note
 
 SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".w64"),
@@ -79,6 +79,7 @@ class Folder(Source):
         columns = {"id": default_ids(names), "path": resolve(names, absolute(root))}
         frame = pl.DataFrame(columns).with_columns(_numeric(fields.filter(is_match)))
         frame = keep_where(frame.with_row_index("row", offset=1), self.where, self.path)
+        notes += kept_note(self.where, frame.height, len(names))
         return Manifest(frame, origin=self.path, notes=tuple(notes))
 
     def _fields(self, names: pl.Series) -> pl.DataFrame:

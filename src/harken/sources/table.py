@@ -12,7 +12,8 @@ from harken import storage
 from harken.errors import DataError
 from harken.manifest import Manifest
 from harken.sources.source import Source
-from harken.tables import as_text, find_column, keep_where, read_table
+from harken.sources.split_tables import is_folder, read_tables, without_valid_groups
+from harken.tables import as_text, find_column, keep_where, kept_note
 
 ROLES = ("group", "fold", "split")
 """Columns that are taken by their own name where no other is named."""
@@ -27,7 +28,9 @@ class Table(Source):
 
     kind: Literal["table"] = "table"
     path: str
-    """The table: `.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`; a path or a URL."""
+    """The table: `.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`, a path or a URL; or a folder with
+    `train.csv`, `test.csv` and perhaps `valid.csv`, which become the column `split` (clips of
+    `train.csv` whose group is in `valid.csv` are left out)."""
     root: str | None = None
     """Folder that relative paths of recordings start from; null is the table's own."""
     audio: str = "path"
@@ -66,10 +69,13 @@ class Table(Source):
         Raises:
             DataError: the table, a column or a row cannot be used; says which and where.
         """
-        origin = self.path.rpartition("/")[2]
-        table = read_table(self.path, self.encoding, self.separator)
-        table = keep_where(table, self.where, origin)
+        every, origin = read_tables(self.path, self.encoding, self.separator)
+        table = keep_where(every, self.where, origin)
+        filtered = kept_note(self.where, table.height, every.height)
         roles = self._roles(table, origin)
+        if is_folder(self.path):
+            table, moved = without_valid_groups(table, roles.get("group", self.audio), origin)
+            filtered += moved
         text = as_text(find_column(table, self.audio, origin))
         columns = {"row": table["row"], "path": resolve(text, self._root())}
         columns |= _times(table, roles, origin)
@@ -79,11 +85,11 @@ class Table(Source):
         columns["id"] = own if name is None else table[name]
         roles |= {"path": self.audio, "row": "row", "id": name or ""}
         rest, notes = _others(table, set(columns) | {"start", "duration", "weight"}, roles)
-        return Manifest(pl.DataFrame(columns | rest), origin, tuple(notes))
+        return Manifest(pl.DataFrame(columns | rest), origin, (*filtered, *notes))
 
     def _root(self) -> str:
-        root = self.root if self.root is not None else self.path.rpartition("/")[0] or "."
-        return absolute(root)
+        own = self.path if is_folder(self.path) else self.path.rpartition("/")[0]
+        return absolute(self.root if self.root is not None else own or ".")
 
     def _roles(self, table: pl.DataFrame, origin: str) -> dict[str, str]:
         """Return which column plays which part."""

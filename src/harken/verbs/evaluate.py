@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,14 @@ import polars as pl
 
 from harken.calibrate import Calibration
 from harken.checkpoint import RunFolder
+from harken.choice import nearest
 from harken.dataset import Rows
 from harken.errors import ConfigError, DataError
 from harken.inference import infer, pick_device
 from harken.labels import Labels
 from harken.loader import Loader, Order
 from harken.losses import LossModule, default_loss
+from harken.manifest import Manifest
 from harken.metrics import summarise
 from harken.model import Classifier
 from harken.predictor import (
@@ -28,9 +30,9 @@ from harken.predictor import (
     read_run_recipe,
 )
 from harken.recipe import Recipe
-from harken.sources import Table
 from harken.split import Fold
-from harken.verbs.prepare import Corpus, Told, open_corpus
+from harken.verbs.new_table import encode, labels_in, load_table
+from harken.verbs.prepare import Corpus, Told, decode_clips, load_clips, open_corpus
 
 SplitName = Literal["train", "valid", "test"]
 Array = npt.NDArray[np.float64]
@@ -42,14 +44,18 @@ def evaluate(
     *,
     on: str | Path | None = None,
     split: SplitName = "test",
+    csv: bool = False,
     told: Told | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run again, on its own clips or on a new table.
 
     Args:
         run: A run folder.
-        on: A table with the run's columns; None takes the run's own clips.
+        on: A table that is read like the run's own; None takes the run's own clips. A table with
+            none of the run's label columns is predicted without metrics.
         split: Which of the run's own clips.
+        csv: Also write the predictions as `predictions.csv`, for the run's own clips to
+            `evaluations/<split>/`.
         told: Called with clips decoded and clips in all.
 
     Returns:
@@ -57,21 +63,25 @@ def evaluate(
         to `evaluations/<table>/` in the run folder, with the predictions.
 
     Raises:
-        RunError: the run is not complete.
-        DataError: the table lacks a column or holds labels that the run does not know.
+        RunError: the run is not complete, or its weights are not those of its recipe.
+        DataError: the table lacks some of the label columns, or holds labels that the run does not
+            know.
     """
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
     if on is not None:
-        return _evaluate_table(folder, str(on), told)
+        return _evaluate_table(folder, str(on), csv, told)
     parts = folder.folds or [folder]
-    frames = [_predict_split(part, split, told) for part in parts]
+    frame = pl.concat([_predict_split(part, split, told) for part in parts])
     recipe, labels = read_run_recipe(parts[0]), parts[0].labels()
-    return summarise_predictions(recipe, labels, pl.concat(frames))
+    metrics = summarise_predictions(recipe, labels, frame)
+    if csv:
+        _write_evaluation(folder, split, frame, metrics, csv)
+    return metrics
 
 
 def _predict_split(part: RunFolder, split: SplitName, told: Told | None) -> pl.DataFrame:
     recipe, labels = read_run_recipe(part), part.labels()
-    corpus = open_corpus(recipe, recipe.data.source.load(), labels, told)
+    corpus = open_corpus(recipe, load_clips(recipe), labels, told)
     parted = part.read_table("splits.parquet")
     known = corpus.manifest.frame.select("id").join(
         parted, on="id", how="left", maintain_order="left"
@@ -90,30 +100,107 @@ def _predict_split(part: RunFolder, split: SplitName, told: Told | None) -> pl.D
         )
     device = pick_device(recipe.train.device)
     model = load_classifier(part, recipe, labels, device)
-    loss = (recipe.loss or default_loss(labels.task)).build(labels, corpus.target)
+    corpus = corpus.informed(part.covariates())
+    train = known["split"].eq("train").fill_null(False).to_numpy()
+    table = corpus.training_table(np.flatnonzero(train).astype(np.int64))
+    loss = (recipe.loss or default_loss(labels.task)).build(labels, table)
     name = part.path.name.removeprefix("fold-")
     return predict_rows(
         recipe, corpus, model, loss.to(device), rows, read_calibration(part), split, name
     )
 
 
-def _evaluate_table(folder: RunFolder, on: str, told: Told | None) -> dict[str, Any]:
+def _evaluate_table(folder: RunFolder, on: str, csv: bool, told: Told | None) -> dict[str, Any]:
     predictor = Predictor.load(folder)
     recipe, labels = predictor.recipe, predictor.labels
-    source = recipe.data.source
-    table = source.model_copy(update={"path": on}) if isinstance(source, Table) else Table(path=on)
-    corpus = open_corpus(recipe, table.load(), labels, told)
+    corpus = _open_new_table(recipe, labels, on, told)
     rows = np.arange(len(corpus.manifest), dtype=np.int64)
     order = Order(corpus.dataset(rows, recipe.audio), recipe.train.batch_size)
-    score = predictor.scores(Loader(order).epoch())
+    score = predictor.scores(Loader(order).epoch(), corpus.manifest)
     frame = prediction_table(
         corpus, rows, score, np.full(len(rows), np.nan), predictor.thresholds, "test", ""
     )
-    metrics = summarise_predictions(recipe, labels, frame)
-    target = RunFolder(folder.path / "evaluations" / Path(on).stem)
-    target.write_table("predictions.parquet", frame)
-    target.write_json("metrics.json", {"test": metrics})
+    if np.isnan(corpus.target).all():
+        metrics = _no_metrics(labels, corpus)
+    else:
+        metrics = summarise_predictions(recipe, labels, frame, corpus.notes)
+    name = Path(on).stem
+    _write_evaluation(folder, name, frame, metrics, csv)
+    left_out = [{"id": q.id, "path": q.path, "reason": q.reason} for q in corpus.quarantined]
+    RunFolder(folder.path / "evaluations" / name).write_json("quarantine.json", left_out)
     return metrics
+
+
+def _open_new_table(recipe: Recipe, labels: Labels, on: str, told: Told | None) -> Corpus:
+    """Decode a table that the run has not seen; targets are NaN where it has no labels."""
+    manifest = load_table(recipe, on)
+    known = labels_in(labels, manifest)
+    if known is not None:
+        encode(known, manifest)
+    found = decode_clips(recipe, manifest, told)
+    if known is not None:
+        target = encode(known, found.manifest)
+    else:
+        target = np.full((len(found.manifest), labels.num_classes), np.nan, dtype=np.float32)
+    notes = [*manifest.notes, *(f"left out {q.path}: {q.reason}" for q in found.quarantined)]
+    return Corpus(found.manifest, labels, target, found.cache, found.quarantined, notes)
+
+
+def _no_metrics(labels: Labels, corpus: Corpus) -> dict[str, Any]:
+    columns = [name for name in labels.columns if name not in corpus.manifest]
+    known = [name for name in corpus.manifest.columns if name not in labels.columns]
+    named = ", ".join(f"{name!r}{nearest(name, known)}" for name in columns)
+    why = f"the table has no column {named}" if columns else "its label cells are empty"
+    note = f"no labels: no metrics, only predictions of {len(corpus.manifest)} clips ({why})"
+    return {
+        "num_clips": 0,
+        "num_groups": None,
+        "metrics": {},
+        "per_class": [],
+        "confusion": None,
+        "labels": list(labels.names),
+        "notes": [note, *corpus.notes],
+    }
+
+
+def _write_evaluation(
+    folder: RunFolder, name: str, frame: pl.DataFrame, metrics: dict[str, Any], csv: bool
+) -> None:
+    target = RunFolder(folder.path / "evaluations" / name)
+    target.write_table("predictions.parquet", frame)
+    if csv:
+        target.write_text("predictions.csv", flat(frame).write_csv())
+    write_per_class(target, metrics)
+    target.write_json("metrics.json", {"test": metrics})
+
+
+def flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a table whose cells a text table can hold: lists are joined by `|`."""
+    lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.List | pl.Array)]
+    structs = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Struct)]
+    joined = [
+        pl.col(name).cast(pl.List(pl.String)).list.join("|", ignore_nulls=True) for name in lists
+    ]
+    return frame.with_columns(*joined, *(pl.col(name).struct.json_encode() for name in structs))
+
+
+def write_per_class(folder: RunFolder, metrics: dict[str, Any]) -> None:
+    """Write `per_class.csv`: a row for each label, empty cells where a metric is undefined."""
+    first = ["label", "support", "roc_auc", "average_precision"]
+    rows = []
+    for entry in metrics["per_class"]:
+        row: dict[str, Any] = {}
+        for name in sorted(entry, key=lambda n: first.index(n) if n in first else len(first)):
+            value = entry[name]
+            spread = {f"{name}_low": "low", f"{name}_high": "high"}
+            if isinstance(value, dict):
+                row |= {name: value["value"]} | {k: value[v] for k, v in spread.items()}
+            else:
+                row[name] = value
+        rows.append(row)
+    if rows:
+        table = pl.DataFrame(rows, infer_schema_length=None)
+        folder.write_text("per_class.csv", table.write_csv())
 
 
 def evaluate_fold(
@@ -136,6 +223,7 @@ def evaluate_fold(
         metrics[split] = summarise_predictions(recipe, labels, frame, calibration.notes)
         frames.append(frame)
     folder.write_table("predictions.parquet", pl.concat(frames))
+    write_per_class(folder, metrics.get("test") or metrics["valid"])
     # The metrics come last: a fold that has them is complete.
     folder.write_json("metrics.json", metrics)
 
@@ -170,8 +258,24 @@ def predict_rows(
     )
 
 
+class Clips(Protocol):
+    """Clips with their targets, such as a corpus."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The clips."""
+
+    @property
+    def labels(self) -> Labels:
+        """What is learned."""
+
+    @property
+    def target(self) -> npt.NDArray[np.float32]:
+        """float32 `(clips, classes)`."""
+
+
 def prediction_table(
-    corpus: Corpus,
+    corpus: Clips,
     rows: Rows,
     score: Array,
     losses: npt.NDArray[np.floating[Any]],
@@ -249,7 +353,7 @@ def summarise_folds(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
     values = [{name: entry["value"] for name, entry in part.items()} for part in measured]
     table = {name: [part.get(name) for part in values] for name in values[0]}
     known = {name: [v for v in each if v is not None] for name, each in table.items()}
-    summary = {
+    summary: dict[str, Any] = {
         "folds": [
             {"name": fold.path.name.removeprefix("fold-"), "test": test}
             for fold, test in zip(folds, values, strict=True)
@@ -262,5 +366,6 @@ def summarise_folds(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
     }
     run.write_json("labels.json", labels.to_json())
     run.write_table("predictions.parquet", pooled)
+    write_per_class(run, summary["pooled"])
     run.write_json("metrics.json", summary)
     return summary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,17 @@ import polars as pl
 
 from harken.audio import Audio
 from harken.check import check_splits
+from harken.covariates import Covariates, TrainingTable
 from harken.dataset import ClipDataset
+from harken.derive import apply_all
 from harken.errors import ConfigError
-from harken.labels import Labels, Target
+from harken.labels import Labels
 from harken.manifest import Manifest
 from harken.pcm_cache import PcmCache, Quarantined
 from harken.recipe import Recipe
+from harken.sources import Source
 from harken.split import Fold
+from harken.target import Target
 
 Told = Callable[[int, int], None]
 
@@ -34,6 +38,8 @@ class Corpus:
         cache: Their decoded audio.
         quarantined: The recordings that were left out, with reasons.
         notes: What a person should know about the table.
+        covariates: What is known of side information, and each clip's values, float32
+            `(clips, columns)`; see `informed`.
     """
 
     manifest: Manifest
@@ -42,6 +48,22 @@ class Corpus:
     cache: PcmCache
     quarantined: list[Quarantined]
     notes: list[str] = field(default_factory=list)
+    covariates: Covariates = field(default_factory=Covariates)
+    values: npt.NDArray[np.float32] | None = None
+
+    def informed(self, known: Covariates) -> Corpus:
+        """Return the corpus with side information as some run's training rows taught it.
+
+        Raises:
+            DataError: a clip's value is missing or unknown, and the recipe gives no default.
+        """
+        return replace(self, covariates=known, values=known.encode(self.manifest))
+
+    def training_table(self, rows: npt.NDArray[np.int64]) -> TrainingTable:
+        """Return what a loss may count on training rows."""
+        nothing = np.zeros((len(self.manifest), 0), dtype=np.float32)
+        values = nothing if self.values is None else self.values
+        return TrainingTable(self.target[rows], self.covariates, values[rows], rows)
 
     @property
     def weight(self) -> npt.NDArray[np.float32]:
@@ -52,21 +74,71 @@ class Corpus:
 
     def dataset(self, rows: npt.NDArray[np.int64], audio: Audio) -> ClipDataset:
         """Return some clips as evaluation sees them: nothing drawn."""
-        return ClipDataset(self.cache, rows, self.target, self.weight, audio)
+        return ClipDataset(
+            self.cache, rows, self.target, self.weight, audio, covariates=self.values
+        )
+
+
+def load_clips(recipe: Recipe, source: Source | None = None) -> Manifest:
+    """Read the table of clips, and add the columns that the recipe derives.
+
+    Args:
+        recipe: The recipe.
+        source: Another source of clips than the recipe's own, such as new ones for evaluation; it
+            need not have the columns that labels are derived from.
+
+    Raises:
+        DataError: the table, a column or a cell cannot be used.
+    """
+    clips = (source or recipe.data.source).load()
+    return apply_all(recipe.data.derive, clips, strict=source is None)
 
 
 def target_of(recipe: Recipe) -> Target:
     """Return what the recipe learns: its own `data.target`, or its source's usual column.
 
+    A label file is read, so that the result stands by itself.
+
     Raises:
         ConfigError: neither says it.
+        DataError: the label file cannot be used.
     """
     if recipe.data.target is not None:
-        return recipe.data.target
+        return recipe.data.target.resolved()
     column = recipe.data.source.default_target
     if not column:
         raise ConfigError("say what to learn", where="data.target", fix="data.target=COLUMN")
     return Target(columns=column)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Usable clips and their audio.
+
+    Attributes:
+        manifest: The usable clips.
+        cache: Their decoded audio, in the order of the manifest.
+        quarantined: The recordings that were left out, with reasons.
+    """
+
+    manifest: Manifest
+    cache: PcmCache
+    quarantined: list[Quarantined]
+
+
+def decode_clips(recipe: Recipe, manifest: Manifest, told: Told | None = None) -> Decoded:
+    """Decode the audio of a manifest; labels are not needed.
+
+    Raises:
+        DataError: with `on_bad_audio: stop`, a recording cannot be used; without, none can.
+    """
+    folder = None if recipe.data.cache is None else Path(recipe.data.cache)
+    cache = PcmCache(folder, recipe.audio, recipe.data.cache_gigabytes)
+    quarantined = cache.fill(manifest.clips(), on_bad=recipe.data.on_bad_audio, progress=told)
+    if quarantined:
+        manifest = manifest.take(np.flatnonzero(cache.good))
+        cache.fill(manifest.clips(), on_bad="stop", progress=None)
+    return Decoded(manifest, cache, quarantined)
 
 
 def open_corpus(
@@ -77,15 +149,11 @@ def open_corpus(
     Raises:
         DataError: a target or (with `on_bad_audio: stop`) a recording cannot be used.
     """
-    target = labels.encode(manifest)
-    folder = None if recipe.data.cache is None else Path(recipe.data.cache)
-    cache = PcmCache(folder, recipe.audio, recipe.data.cache_gigabytes)
-    quarantined = cache.fill(manifest.clips(), on_bad=recipe.data.on_bad_audio, progress=told)
-    if quarantined:
-        good = np.flatnonzero(cache.good)
-        manifest, target = manifest.take(good), target[good]
-        cache.fill(manifest.clips(), on_bad="stop", progress=None)
-    return Corpus(manifest, labels, target, cache, quarantined)
+    # A wrong label is cheaper to find than a wrong recording, so it is looked for first.
+    labels.encode(manifest)
+    found = decode_clips(recipe, manifest, told)
+    target = labels.encode(found.manifest)
+    return Corpus(found.manifest, labels, target, found.cache, found.quarantined)
 
 
 def prepare(recipe: Recipe, told: Told | None = None) -> tuple[Corpus, list[Fold]]:
@@ -102,7 +170,7 @@ def prepare(recipe: Recipe, told: Told | None = None) -> tuple[Corpus, list[Fold
         DataError: the data cannot be used, or the split would leak.
     """
     target = target_of(recipe)
-    manifest = recipe.data.source.load()
+    manifest = load_clips(recipe)
     labels = Labels.learn(target, manifest)
     usable = labels.usable(manifest)
     manifest = manifest.filter(usable)

@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 import torch
 
-from harken.augment import WaveformAugment
+from harken.augment import NoMix, WaveformAugment
 from harken.batch import Batch
 from harken.checkpoint import RunFolder, environment
+from harken.covariates import Covariates
 from harken.dataset import ClipDataset, Rows
 from harken.errors import ConfigError, RunError
 from harken.feature_memory import FeatureMemory
@@ -32,6 +33,11 @@ from harken.trainer import Trainer
 from harken.verbs.evaluate import evaluate_fold, summarise_folds
 from harken.verbs.prepare import Corpus, Told, prepare
 from harken.verbs.side_by_side import train_side_by_side
+
+WHY_FROZEN_RUNS_AGAIN = (
+    "the frozen part of the network runs anew in every epoch: augmentation, mixing or a random "
+    "crop changes the clips before it, or its results do not fit in train.memory_gigabytes"
+)
 
 
 def train(
@@ -63,6 +69,7 @@ def train(
     Raises:
         HarkenError: the recipe, the data or the run folder cannot be used; says why.
     """
+    recipe = recipe.resolved()
     run = _open_run(recipe, Path(out), resume=resume, overwrite=overwrite)
     corpus, parted = prepare(recipe, told)
     run.write_json("quarantine.json", [_record(q) for q in corpus.quarantined])
@@ -150,9 +157,30 @@ def train_fold(
     folder.write_json("labels.json", corpus.labels.to_json())
     parts = pl.DataFrame({"id": corpus.manifest.frame["id"], "split": fold.split})
     folder.write_table("splits.parquet", parts)
+    corpus = learn_covariates(recipe, corpus, fold)
+    if corpus.covariates.columns:
+        folder.write_json("covariates.json", corpus.covariates.to_json())
     trainer = build_trainer(recipe, corpus, fold, folder, tracker)
     trainer.fit(resume=True)
     evaluate_fold(recipe, corpus, fold, folder, trainer.loss)
+
+
+def learn_covariates(recipe: Recipe, corpus: Corpus, fold: Fold) -> Corpus:
+    """Return the corpus with side information as a fold's training clips teach it.
+
+    Raises:
+        DataError: a value is missing or unknown, and the recipe gives no default.
+        ConfigError: clips are mixed, and what is known of them would be wrong for the mixture.
+    """
+    wanted = recipe.side_information()
+    if not wanted:
+        return corpus
+    if recipe.mix is not None and not isinstance(recipe.mix, NoMix):
+        raise ConfigError(
+            "a mixture of two clips has no one age, word or site", where="mix", fix="mix=null"
+        )
+    known = Covariates.learn(wanted, corpus.manifest, rows_of(fold, "train"))
+    return corpus.informed(known)
 
 
 def build_trainer(
@@ -164,8 +192,16 @@ def build_trainer(
     valid = rows_of(fold, "valid")
     seen = corpus.dataset(valid, recipe.audio)
     model, loss = build_model(recipe, corpus.labels, corpus, rows)
-    memory = FeatureMemory.fill(recipe, model, examples, pick_device(recipe.train.device))
+    device = pick_device(recipe.train.device)
+    memory = FeatureMemory.fill(recipe, model, examples, device)
     examples = replace(examples, silent=memory is not None)
+    if memory is None and model.still_stage != "features":
+        tracker.note(WHY_FROZEN_RUNS_AGAIN)
+    used = 0 if memory is None else memory.nbytes
+    seen_memory = None
+    if len(valid):
+        seen_memory = FeatureMemory.fill(recipe, model, seen, device, training=False, used=used)
+        seen = replace(seen, silent=seen_memory is not None)
     trackers: list[Tracker] = [tracker]
     if recipe.train.tensorboard:
         trackers.append(TensorBoard(folder.path / "tensorboard"))
@@ -180,6 +216,7 @@ def build_trainer(
         corpus.manifest.frame["id"].to_list(),
         Several(trackers),
         memory,
+        seen_memory,
     )
 
 
@@ -191,9 +228,8 @@ def rows_of(fold: Fold, split: str) -> Rows:
 def training_set(recipe: Recipe, corpus: Corpus, rows: Rows) -> ClipDataset:
     """Return the training clips, augmented."""
     waveform = [augment for augment in recipe.augment if isinstance(augment, WaveformAugment)]
-    return ClipDataset(
-        corpus.cache, rows, corpus.target, corpus.weight, recipe.audio, waveform, recipe.seed
-    )
+    clips = corpus.dataset(rows, recipe.audio)
+    return replace(clips, augments=waveform, seed=recipe.seed)
 
 
 def _order(recipe: Recipe, examples: ClipDataset) -> Order:
@@ -211,8 +247,9 @@ def build_model(
 ) -> tuple[Classifier, LossModule]:
     """Build classifier and loss, and fit the front-end's statistics on training clips only."""
     seed_torch(recipe.seed, "init")
-    model = new_classifier(recipe, labels)
-    loss = (recipe.loss or default_loss(labels.task)).build(labels, corpus.target[rows])
+    model = new_classifier(recipe, labels, corpus.covariates)
+    table = corpus.training_table(rows)
+    loss = (recipe.loss or default_loss(labels.task)).build(labels, table)
     device = pick_device(recipe.train.device)
     clips = corpus.dataset(rows, recipe.audio)
     fit_frontend(model.to(device), Loader(Order(clips, recipe.train.batch_size)).epoch(), device)
@@ -229,7 +266,9 @@ def dry_run(recipe: Recipe, told: Told | None = None, steps: int = 300) -> dict[
         `first_loss`, `last_loss`, `steps`, `learned` (the loss fell to a tenth within `steps`),
         `parameters`, `parameters_without_gradient`, and `seconds_per_epoch`, an estimate.
     """
+    recipe = recipe.resolved()
     corpus, parted = prepare(recipe, told)
+    corpus = learn_covariates(recipe, corpus, parted[0])
     rows = rows_of(parted[0], "train")
     model, loss = build_model(recipe, corpus.labels, corpus, rows)
     device = pick_device(recipe.train.device)
@@ -261,7 +300,7 @@ def overfit(
     for step in range(steps):
         seed_torch(recipe.seed, "dry-run", step)
         with torch.autocast(device, torch.bfloat16, enabled=recipe.train.precision == "bf16"):
-            output = model(batch.waveform, batch.lengths)
+            output = model(batch.waveform, batch.lengths, batch.covariates)
         value = (loss(output, batch) * batch.weight).sum() / batch.weight.sum()
         optimizer.zero_grad()
         value.backward()

@@ -1,40 +1,20 @@
-"""The command line: a thin shell over the verbs. Heavy imports happen inside the commands."""
+"""`harken train`, `evaluate`, `predict`, `report` and `demo`."""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from harken.cli.app import WORDS, Run, Words, app, decoding, display, recipe_of
 from harken.errors import ConfigError, HarkenError
 
-if TYPE_CHECKING:
-    from harken.recipe import Recipe
 
-app = typer.Typer(
-    help="From a folder of recordings and a table of labels to an audio classifier you can trust.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-recipe_app = typer.Typer(help="Show, describe and check recipes.", no_args_is_help=True)
-app.add_typer(recipe_app, name="recipe")
-
-_WORDS = {"ignore_unknown_options": True}
-Words = Annotated[
-    list[str], typer.Argument(help="Recipe files (YAML), then overrides such as train.epochs=5.")
-]
-Run = Annotated[Path, typer.Argument(help="A run folder.")]
-
-
-@app.command(context_settings=_WORDS)
+@app.command(context_settings=WORDS)
 def train(
     recipe: Words,
     out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/run"),
@@ -49,8 +29,8 @@ def train(
     """Train a classifier, evaluate it and write its report."""
     from harken.verbs import train as verb
 
-    settings = _recipe(recipe)
-    with _decoding() as told:
+    settings = recipe_of(recipe)
+    with decoding() as told:
         if dry_run:
             _tell_dry_run(verb.dry_run(settings, told))
             return
@@ -61,7 +41,7 @@ def train(
             jobs=jobs,
             resume=resume,
             overwrite=overwrite,
-            tracker=_display(),
+            tracker=display(),
             told=told,
         )
     metrics = run.read_json("metrics.json")
@@ -83,7 +63,7 @@ def evaluate(
         raise ConfigError(
             f"there is no split {split!r}; one of train, valid, test", where="--split"
         )
-    with _decoding() as told:
+    with decoding() as told:
         metrics = verb.evaluate(run, on=on, split=split, told=told)  # type: ignore[arg-type]
     if as_json:
         typer.echo(json.dumps(metrics, ensure_ascii=False))
@@ -98,12 +78,16 @@ def predict(
     top: Annotated[int, typer.Option(help="Labels to show per file.", min=1)] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with every score.")] = False,
+    known: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Side information about the files, such as age=5."),
+    ] = None,
 ) -> None:
     """Classify audio files; files that cannot be used are named and give exit status 1."""
     from harken.predictor import Predictor
 
     predictor = Predictor.load(run)
-    table = predictor.predict(files)
+    table = predictor.predict(files, covariates=_side_information(known or []))
     rows = table.to_dicts()
     if as_csv:
         writer = csv.DictWriter(sys.stdout, table.columns)
@@ -116,24 +100,6 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command(context_settings=_WORDS)
-def prepare(recipe: Words) -> None:
-    """Read the table, decode the audio, part the clips, and check all of it."""
-    from harken.verbs import prepare as verb
-
-    with _decoding() as told:
-        corpus, folds = verb.prepare(_recipe(recipe), told)
-    names = ", ".join(corpus.labels.names)
-    typer.echo(f"{len(corpus.manifest)} clips, {corpus.labels.task}: {names}")
-    for note in corpus.notes:
-        typer.echo(f"note: {note}")
-    for clip in corpus.quarantined:
-        typer.echo(f"left out {clip.path}: {clip.reason}")
-    for fold in folds:
-        sizes = (f"{part} {int((fold.split == part).sum())}" for part in ("train", "valid", "test"))
-        typer.echo(f"{'fold ' + fold.name if fold.name else 'split'}: {', '.join(sizes)}")
-
-
 @app.command()
 def report(run: Run) -> None:
     """Write the run's report.html anew."""
@@ -142,7 +108,7 @@ def report(run: Run) -> None:
     typer.echo(f"report: {build(run)}")
 
 
-@app.command(context_settings=_WORDS)
+@app.command(context_settings=WORDS)
 def demo(
     words: Annotated[list[str] | None, typer.Argument(help="Overrides of the recipe.")] = None,
     out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/demo"),
@@ -154,78 +120,14 @@ def demo(
     train([str(RECIPE), *(words or [])], out=out, overwrite=overwrite)
 
 
-@app.command(name="list")
-def list_(slot: Annotated[str, typer.Argument(help="Such as backbones or frontends.")]) -> None:
-    """List the kinds of a slot."""
-    from harken.recipe_help import list_kinds
+def _side_information(words: list[str]) -> dict[str, object]:
+    import yaml
 
-    for kind, text in list_kinds(slot):
-        typer.echo(f"{kind:16} {text}")
-
-
-@recipe_app.command(context_settings=_WORDS)
-def show(recipe: Words) -> None:
-    """Print the whole recipe that files and overrides make, defaults included."""
-    from harken.recipe import dump_recipe
-
-    typer.echo(dump_recipe(_recipe(recipe)), nl=False)
-
-
-@recipe_app.command()
-def schema() -> None:
-    """Print the JSON schema of recipes, for editors."""
-    from harken.recipe import recipe_schema
-
-    typer.echo(json.dumps(recipe_schema(), indent=1, ensure_ascii=False))
-
-
-@recipe_app.command(name="help")
-def help_(part: Annotated[str, typer.Argument(help="Such as train or backbone.ast.")]) -> None:
-    """Describe a section, a slot or a kind."""
-    from harken.recipe_help import describe
-
-    typer.echo(describe(part))
-
-
-def main() -> None:
-    """Run the command line; a person's mistake is one line on standard error, exit status 1."""
-    try:
-        app()
-    except HarkenError as error:
-        typer.echo(f"harken: {error}", err=True)
-        sys.exit(1)
-
-
-def _recipe(words: list[str]) -> Recipe:
-    from harken.recipe import read_recipe
-
-    files = [word for word in words if "=" not in word and not word.startswith("--")]
-    overrides = [word for word in words if word not in files]
-    return read_recipe(files, overrides)
-
-
-@contextmanager
-def _decoding() -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("decoding", total=None)
-
-        def told(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-            if done >= total:
-                bar.stop()
-
-        yield told
-
-
-def _display() -> Any:
-    from rich.console import Console
-
-    from harken.track import Display
-
-    return Display(Console(stderr=True))
+    parted = [word.partition("=") for word in words]
+    bad = [word for word, equals, _ in parted if not equals]
+    if bad:
+        raise ConfigError(f"cannot read {bad[0]!r}", where="--with", fix="--with age=5")
+    return {name: yaml.safe_load(value) for name, _, value in parted}
 
 
 def _tell_metrics(metrics: dict[str, Any]) -> None:

@@ -1,0 +1,80 @@
+"""The command line's root: the Typer application, and what its commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from harken.recipe import Recipe
+
+app = typer.Typer(
+    help="From a folder of recordings and a table of labels to an audio classifier you can trust.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+WORDS = {"ignore_unknown_options": True}
+"""Context settings of commands that take overrides as `--a.b=c` too."""
+
+Words = Annotated[
+    list[str], typer.Argument(help="Recipe files (YAML), then overrides such as train.epochs=5.")
+]
+Run = Annotated[Path, typer.Argument(help="A run folder.")]
+
+
+class DefaultGroup(TyperGroup):
+    """Commands under one word, whose command `recipe` needs no naming.
+
+    `harken prepare splits …` runs `splits`; `harken prepare my.yaml` runs `recipe`.
+    """
+
+    default = "recipe"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the default command's name before arguments that name no command."""
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+
+def recipe_of(words: list[str]) -> Recipe:
+    """Read the recipe that files and overrides make."""
+    from harken.recipe import read_recipe
+
+    files = [word for word in words if "=" not in word and not word.startswith("--")]
+    overrides = [word for word in words if word not in files]
+    return read_recipe(files, overrides)
+
+
+@contextmanager
+def decoding(text: str = "decoding") -> Iterator[Callable[[int, int], None]]:
+    """Show a bar of clips done; yields the function `(done, total)` that moves it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(text, total=None)
+
+        def told(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            if done >= total:
+                bar.stop()
+
+        yield told
+
+
+def display() -> Any:
+    """Return the tracker that draws training in the terminal."""
+    from rich.console import Console
+
+    from harken.track import Display
+
+    return Display(Console(stderr=True))

@@ -1,0 +1,87 @@
+"""Runs that tell low and high bursts of tone in noise, and noise alone; the bursts' times are known.
+
+The third label matters: with two, a network needs to know one tone only, and takes its absence for
+the other.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from harken.recipe import validate
+from harken.verbs.train import train
+
+SECONDS, RATE, BURST = 1.5, 8000, 0.15
+TONES = {"low": 700.0, "high": 2200.0, "none": 0.0}
+
+BACKBONES: dict[str, dict[str, Any]] = {
+    "cnn": {"kind": "cnn", "widths": [8, 16, 16], "convs_per_block": 1},
+    "ast": {"kind": "ast", "dim": 32, "depth": 2, "num_heads": 2, "patch_size": [32, 6],
+            "patch_stride": [32, 6], "positions": "sincos"},
+}  # fmt: skip
+
+
+def burst_clip(label: str, seed: int) -> tuple[np.ndarray, float]:
+    """Return a clip of noise with at most one burst, and the second at which it begins."""
+    rng = np.random.default_rng(seed)
+    start = float(rng.uniform(0.05, SECONDS - BURST - 0.05))
+    wave = 0.05 * rng.standard_normal(round(SECONDS * RATE))
+    time = np.arange(round(BURST * RATE)) / RATE
+    tone = 0.2 * np.sin(2 * np.pi * TONES[label] * rng.uniform(0.95, 1.05) * time)
+    first = round(start * RATE)
+    wave[first : first + len(time)] += tone * np.hanning(len(time)) ** 0.25
+    return wave.astype(np.float32), start
+
+
+def burst_table(folder: Path, clips: int = 96) -> Path:
+    """Write clips and their table; every fourth speaker is for validation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(clips):
+        label = list(TONES)[number % 3]
+        wave, start = burst_clip(label, number)
+        soundfile.write(folder / f"{number}.wav", wave, RATE)
+        part = ("train", "train", "valid", "test")[number // 3 % 4]
+        rows.append([f"{number}.wav", label, part, start])
+    with (folder / "clips.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "split", "start_of_burst"], *rows])
+    return folder / "clips.csv"
+
+
+def recipe_tree(table: Path, backbone: str, **over: Any) -> dict[str, Any]:
+    tree: dict[str, Any] = {
+        "data": {
+            "source": {"kind": "table", "path": str(table)},
+            "target": "label",
+            "split": {"kind": "column", "column": "split"},
+        },
+        "audio": {"sample_rate": RATE},
+        "frontend": {"kind": "log_mel", "n_mels": 32, "n_fft": 256, "win_length": 200,
+                     "hop_length": 80},
+        "backbone": BACKBONES[backbone],
+        "pooling": "mean_max" if backbone == "cnn" else "cls",
+        "optimizer": {"kind": "adamw", "lr": 0.01 if backbone == "cnn" else 0.003},
+        "train": {"epochs": 14 if backbone == "cnn" else 40, "batch_size": 8, "device": "cpu"},
+        "evaluate": {"num_resamples": 20},
+    }  # fmt: skip
+    return {**tree, **over}
+
+
+@functools.cache
+def burst_run(backbone: str, trained: bool = True) -> Path:
+    """Return a run folder, trained once per test session; the clips lie beside it."""
+    folder = Path(tempfile.mkdtemp(prefix="harken-bursts-"))
+    os.environ["HARKEN_CACHE"] = str(folder / "cache")
+    tree = recipe_tree(burst_table(folder / "clips"), backbone)
+    if not trained:
+        tree["optimizer"] = {"kind": "adamw", "lr": 1e-12}
+        tree["train"] = {**tree["train"], "epochs": 1}
+    return train(validate(tree), folder / "run").path
