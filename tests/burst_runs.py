@@ -1,4 +1,4 @@
-"""Runs that tell low and high bursts of tone in noise, and noise alone; the bursts' times are known.
+"""Runs that tell low and high bursts of tone in noise, and noise alone; the times are known.
 
 The third label matters: with two, a network needs to know one tone only, and takes its absence for
 the other.
@@ -7,15 +7,20 @@ the other.
 from __future__ import annotations
 
 import csv
-import functools
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+import torch
 
+from harken.backbones import Backbone
+from harken.explain import Subject
+from harken.frontends import Frontend, LogMel
+from harken.heads import Heads
+from harken.labels import Labels
+from harken.model import Classifier
+from harken.pooling import Pooling
 from harken.recipe import validate
 from harken.verbs.train import train
 
@@ -50,9 +55,9 @@ def burst_table(folder: Path, clips: int = 96) -> Path:
         wave, start = burst_clip(label, number)
         soundfile.write(folder / f"{number}.wav", wave, RATE)
         part = ("train", "train", "valid", "test")[number // 3 % 4]
-        rows.append([f"{number}.wav", label, part, start])
+        rows.append([f"{number}.wav", label, part, start, "ab"[number % 2]])
     with (folder / "clips.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["path", "label", "split", "start_of_burst"], *rows])
+        csv.writer(file).writerows([["path", "label", "split", "burst", "site"], *rows])
     return folder / "clips.csv"
 
 
@@ -75,13 +80,42 @@ def recipe_tree(table: Path, backbone: str, **over: Any) -> dict[str, Any]:
     return {**tree, **over}
 
 
-@functools.cache
-def burst_run(backbone: str, trained: bool = True) -> Path:
-    """Return a run folder, trained once per test session; the clips lie beside it."""
-    folder = Path(tempfile.mkdtemp(prefix="harken-bursts-"))
-    os.environ["HARKEN_CACHE"] = str(folder / "cache")
-    tree = recipe_tree(burst_table(folder / "clips"), backbone)
+def burst_run(folder: Path, backbone: str, trained: bool = True, **over: Any) -> Path:
+    """Train in a folder; return the run folder."""
+    tree = recipe_tree(burst_table(folder / "clips"), backbone, **over)
     if not trained:
         tree["optimizer"] = {"kind": "adamw", "lr": 1e-12}
         tree["train"] = {**tree["train"], "epochs": 1}
     return train(validate(tree), folder / "run").path
+
+
+def small(
+    backbone: dict[str, Any],
+    pooling: str = "mean",
+    frontend: dict[str, Any] | None = None,
+    task: Any = "single",
+    seconds: float | None = 1.0,
+) -> Classifier:
+    """Return an untrained classifier of clips at 8 kHz."""
+    torch.manual_seed(0)
+    mel = LogMel(n_mels=32, n_fft=256, win_length=200, hop_length=80)
+    chosen = Backbone.member(backbone["kind"]).model_validate(backbone)
+    classifier = Classifier.build(
+        mel if frontend is None else Frontend.member(frontend["kind"]).model_validate(frontend),
+        chosen.resolved(),
+        Pooling.member(pooling)(),
+        Heads(),
+        Labels(task, ("a", "b", "c"), ("label",)),
+        RATE,
+        None if seconds is None else round(seconds * RATE),
+    )
+    return classifier.eval()
+
+
+def noise_wave(seconds: float = 1.0, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.standard_normal(round(seconds * RATE))).astype(np.float32)
+
+
+def small_subject(model: Classifier, seconds: float = 1.0, label: int = 0) -> Subject:
+    return Subject.of(model, noise_wave(seconds), label)

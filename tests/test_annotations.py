@@ -89,8 +89,8 @@ def test_columns_of_other_names_and_parquet(ratings: str, tmp_path: Path) -> Non
 
 
 def test_a_uid_tree(tmp_path: Path) -> None:
-    tree = write_uid_tree(tmp_path, num_digits=4, takes=1, study="als")
-    done = make_labels(str(tree.audio), str(tmp_path / "x.csv"), study="als", binary_above=1)
+    tree = write_uid_tree(tmp_path, num_digits=4, takes=1, study="ataxia")
+    done = make_labels(str(tree.audio), str(tmp_path / "x.csv"), study="ataxia", binary_above=1)
     assert done.frame.columns == ["uid", "task", "subject", *LABEL_DIGITS]
     truth = pl.read_csv(tree.table).select(done.frame.columns).sort("uid")
     assert done.frame.sort("uid").equals(truth)
@@ -100,12 +100,12 @@ def test_duplicate_names_in_metadata_keep_the_highest(tmp_path: Path) -> None:
     tree = write_uid_tree(tmp_path, num_speakers=3, num_digits=1, takes=1)
     file = tree.folder(tree.uids[0]) / "metadata.json"
     features = [{"name": "even", "score": 2}, {"name": "even", "score": "5"}]
-    diag = [{"name": "als", "score": 1}, {"name": "even", "score": None}]
+    diag = [{"name": "ataxia", "score": 1}, {"name": "even", "score": None}]
     about = json.loads(file.read_text()) | {"features": features, "diag": diag}
     file.write_text(json.dumps(about))
     done = make_labels(str(tree.audio), str(tmp_path / "x.csv"))
     assert done.frame["even"].to_list() == [5, 3, 3]
-    assert done.frame["als"].to_list() == [1, None, None]
+    assert done.frame["ataxia"].to_list() == [1, None, None]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_broken_ratings_in_metadata(tmp_path: Path, value: Any, message: str) ->
         ("u2,strained", ",strained", "ratings.csv:8: column 'uid' is empty here"),
         ("u2,strained", "u2,", "ratings.csv:8: column 'feature' is empty here"),
         ("u2,strained", "u2,task", "a feature is called 'task'"),
-        ("uid,feature", "uid,featur", "did you mean 'featur'"),
+        ("uid,feature", "uid,features", "did you mean 'features'"),
     ],
 )  # fmt: skip
 def test_tables_that_cannot_be_used(
@@ -150,7 +150,7 @@ def test_other_mistakes(ratings: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--over-raters: one of max, mean, median, not 'min'"):
         make_labels(ratings, out, over_raters="min")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="only UID trees have studies"):
-        make_labels(ratings, out, study="als")
+        make_labels(ratings, out, study="ataxia")
     table = tmp_path / "recordings.csv"
     table.write_text("uid,subject\nu1,s1\nu1,s2\n")
     with pytest.raises(DataError, match="the recording 'u1' has different values in subject"):

@@ -8,22 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.metrics import brier_score_loss
 
 from harken.calibrate import (
     Calibrate,
     Calibration,
-    decide,
     fit_temperature,
-    fit_thresholds,
     reliability,
     to_scores,
 )
 from harken.errors import ConfigError, DataError
 from harken.labels import Labels
+from harken.thresholds import decide
 
 Array = npt.NDArray[Any]
 THREE = Labels("single", ("a", "b", "c"), ("label",))
@@ -43,25 +40,6 @@ def overconfident(labels: Labels, rows: int = 400, factor: float = 3.0) -> tuple
     return np.eye(labels.num_classes, dtype=np.float32)[drawn], logits * factor
 
 
-def test_decisions_without_thresholds() -> None:
-    score = np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.5]])
-    assert decide(THREE, score).tolist() == [[False, True, False], [True, False, False]]
-    assert decide(MULTI, score).tolist() == [[False, True, False], [True, False, True]]
-    assert decide(TWO, np.array([[0.5, 0.5], [0.4, 0.6]])).argmax(1).tolist() == [0, 1]
-
-
-def test_thresholds_move_decisions() -> None:
-    score = np.array([[0.3, 0.7], [0.2, 0.8]])
-    assert decide(TWO, score, 0.3).tolist() == [[True, False], [False, True]]
-    assert decide(TWO, score, [0.2])[:, 0].all()
-    named_last = Labels("single", ("ill", "well"), ("label",))
-    assert decide(named_last, score, 0.75).argmax(1).tolist() == [0, 1]
-    marks = decide(MULTI, np.array([[0.2, 0.5, 0.3]]), [0.1, 0.6, 0.3])
-    assert marks.tolist() == [[True, False, True]]
-    single = np.array([[0.7, 0.3]], dtype=np.float32)
-    assert decide(TWO, single, float(single[0, 0])).tolist() == [[True, False]]
-
-
 def test_tasks_without_thresholds_refuse_them() -> None:
     score = np.full((2, 3), 1 / 3)
     with pytest.raises(ConfigError, match="three or more classes has no thresholds"):
@@ -72,43 +50,6 @@ def test_tasks_without_thresholds_refuse_them() -> None:
         Calibrate(thresholds=0.5).fit(VALUE, np.zeros((2, 1)), np.zeros((2, 1)))
     with pytest.raises(ConfigError, match="three or more"):
         Calibrate(thresholds="f1").fit(THREE, np.eye(3), np.eye(3))
-
-
-@given(
-    rows=st.lists(st.tuples(st.booleans(), st.integers(0, 12)), min_size=2, max_size=30),
-    rule=st.sampled_from(["f1", "youden"]),
-)
-@settings(max_examples=150, deadline=None)
-def test_a_fitted_threshold_is_the_best_there_is(rows: list[tuple[bool, int]], rule: Any) -> None:
-    truth = np.array([row[0] for row in rows])
-    score = np.array([row[1] for row in rows]) / 12
-    one = Labels("multi", ("x",), ("x",))
-    (threshold,), notes = fit_thresholds(one, truth[:, None].astype(float), score[:, None], rule)
-
-    def value(limit: float) -> float:
-        chosen = score >= limit
-        if rule == "f1":
-            return float(2 * (truth & chosen).sum() / (truth.sum() + chosen.sum()))
-        return float(chosen[truth].mean() + (~chosen)[~truth].mean() - 1)
-
-    if truth.all() or not truth.any():
-        assert threshold == 0.5
-        assert "one side is absent" in notes[0]
-    else:
-        limits = [*np.unique(score), 1.1]
-        assert value(threshold) == pytest.approx(max(value(limit) for limit in limits))
-    if min(truth.sum(), (~truth).sum()) < 10:
-        assert len(notes) == 1
-
-
-def test_thresholds_ignore_missing_targets_and_choose_near_one_half() -> None:
-    target = np.array([[1.0], [1.0], [0.0], [0.0], [np.nan]])
-    score = np.array([[0.9], [0.7], [0.2], [0.1], [0.65]])
-    one = Labels("multi", ("x",), ("x",))
-    (threshold,), _ = fit_thresholds(one, target, score, "f1")
-    assert threshold == pytest.approx(0.45)
-    ranked = np.repeat(target, 3, axis=0), np.repeat(score, 3, axis=0)
-    assert fit_thresholds(one, *ranked, "youden")[0][0] == pytest.approx(0.45)
 
 
 def test_a_two_class_threshold_is_that_of_the_positive_class() -> None:

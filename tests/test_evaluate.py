@@ -9,7 +9,8 @@ import pytest
 from harken.checkpoint import RunFolder
 from harken.errors import ConfigError, DataError, RunError
 from harken.labels import Labels
-from harken.verbs.evaluate import arrays_of, evaluate, flat
+from harken.verbs.evaluate import evaluate, flat
+from harken.verbs.measure import arrays_of
 
 
 def test_evaluating_again_gives_the_same_numbers(tiny_run: Path) -> None:

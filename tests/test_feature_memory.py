@@ -70,3 +70,87 @@ def test_changing_waveforms_forbid_it(
     recipe = of(tiny_table, 1.0, **{key: value})
     assert not waveforms_stay(recipe)
     assert trainer_of(recipe, tmp_path).memory is None
+
+
+ENCODER = {
+    "model_type": "wav2vec2",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_dim": [16, 16],
+    "conv_kernel": [10, 8],
+    "conv_stride": [10, 8],
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+}
+
+
+def frozen(table: Path, gigabytes: float, **over: Any) -> Recipe:
+    speech = {
+        "backbone": {"kind": "speech", "config": ENCODER, "freeze": "all"},
+        "audio": {"sample_rate": 16000},
+        "frontend": "waveform",
+        "pooling": "mean",
+        "augment": [],
+        "mix": None,
+    }
+    return of(table, gigabytes, **(speech | over))
+
+
+@pytest.mark.parametrize(
+    ("over", "stage"),
+    [
+        ({}, "pooled"),
+        ({"pooling": "attention"}, "lower"),
+        ({"backbone": {"kind": "speech", "config": ENCODER, "freeze": 1}}, "lower"),
+        ({"covariates": [{"kind": "film", "covariate": "age"}]}, "lower"),
+        ({"covariates": [{"kind": "concat", "covariate": "age"}]}, "pooled"),
+    ],
+)
+def test_the_last_stage_that_nothing_changes_is_kept(
+    tiny_table: Path, tmp_path: Path, over: dict[str, Any], stage: str
+) -> None:
+    trainer = fitted(frozen(tiny_table, 1.0, **over), tmp_path / "run")
+    assert trainer.memory is not None
+    assert trainer.memory.stage == stage
+    assert trainer.valid_memory is not None
+    assert trainer.valid_memory.stage == stage
+
+
+def test_samples_are_not_kept_twice(tiny_table: Path, tmp_path: Path) -> None:
+    learning = {"kind": "speech", "config": ENCODER}
+    assert trainer_of(frozen(tiny_table, 1.0, backbone=learning), tmp_path).memory is None
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_a_remembered_encoder_trains_the_same_head(
+    tiny_table: Path, tmp_path: Path, pooling: str
+) -> None:
+    kept = fitted(frozen(tiny_table, 1.0, pooling=pooling), tmp_path / "kept")
+    fresh = fitted(frozen(tiny_table, 0.0, pooling=pooling), tmp_path / "fresh")
+    assert fresh.memory is None
+    for name, value in kept.model.state_dict().items():
+        torch.testing.assert_close(value, fresh.model.state_dict()[name], atol=1e-4, rtol=1e-3)
+    for mine, other in zip(kept.progress.history, fresh.progress.history, strict=True):
+        assert mine["valid_loss"] == pytest.approx(other["valid_loss"], abs=1e-4)
+
+
+def test_the_encoder_runs_once_a_clip(
+    tiny_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harken.backbones.speech import SpeechModule
+
+    rows: list[int] = []
+    lower = SpeechModule.lower
+
+    def counted(self: SpeechModule, features: torch.Tensor, lengths: torch.Tensor) -> Any:
+        rows.append(len(features))
+        return lower(self, features, lengths)
+
+    monkeypatch.setattr(SpeechModule, "lower", counted)
+    trainer = fitted(frozen(tiny_table, 1.0), tmp_path / "run")
+    assert trainer.valid_loader is not None
+    clips = len(trainer.train_loader.dataset) + len(trainer.valid_loader.dataset)
+    assert sum(rows) == clips

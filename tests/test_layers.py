@@ -10,14 +10,14 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "harken"
 
 LAYERS = """
-errors native choice storage tables seeds
-manifest target labels derive covariates deal split check
-containers decode audio sources pcm_index pcm_fill pcm_cache
+errors native plain_pickle hangul choice storage tables score_files seeds
+manifest target legacy_settings labels derive covariates difficulty deal split check
+containers decode audit audio sources pcm_index pcm_fill pcm_cache
 batch augment dataset loader
 frontends backbones pooling conditioning heads model
-losses schedules optim ema
-calibrate ranking weighted bootstrap metrics
-checkpoint track recipe recipe_help inference feature_memory trainer predictor
+losses schedules optim sam ema legacy_weights
+subgroups thresholds threshold_rules calibrate ranking weighted bootstrap metrics by_group votes
+checkpoint track recipe recipe_help inference feature_memory trainer soundness predictor
 embedder embeddings probe
 report explain verbs cli __init__ __main__
 """.split()  # noqa: SIM905

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from harken.backbones.lora import Lora
 from harken.backbones.speech import SpeechModule
 from harken.errors import ConfigError
-from test_encoders import EVERY, features, module
+from test_encoders import features, module
+from test_speech import EACH
 
 
 def adapters(built: SpeechModule) -> dict[str, torch.nn.Parameter]:
@@ -23,7 +24,7 @@ def output(built: SpeechModule, family: str) -> torch.Tensor:
         return built(*features(family, 0.6)).states
 
 
-@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("family", EACH)
 def test_adapters_begin_as_nothing_and_reach_the_output(family: str) -> None:
     plain, built = module(family), module(family, lora={"rank": 2})
     torch.testing.assert_close(output(plain, family), output(built, family))

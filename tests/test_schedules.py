@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from harken.choice import Config
 from harken.errors import ConfigError
-from harken.schedules import Constant, Cosine, Linear, OneCycle, Schedule
+from harken.schedules import Constant, Cosine, Linear, OneCycle, Restarts, Schedule
 
 
 def torchs_curve(config: OneCycle, total: int, peak: float) -> list[float]:
@@ -86,7 +86,15 @@ def test_a_warm_up_is_a_share_or_a_count() -> None:
 
 
 @given(
-    schedule=st.sampled_from([Constant(), OneCycle(), Cosine(warmup=0.2), Linear(warmup=0.2)]),
+    schedule=st.sampled_from(
+        [
+            Constant(),
+            OneCycle(),
+            Cosine(warmup=0.2),
+            Linear(warmup=0.2),
+            Restarts(cycle_mult=1.5, gamma=0.8, min_factor=0.01),
+        ]
+    ),
     total=st.integers(1, 500),
     data=st.data(),
 )
@@ -105,6 +113,78 @@ def test_the_slot() -> None:
     class Holder(Config):
         schedule: Schedule
 
-    assert set(Schedule.kinds()) >= {"none", "onecycle", "cosine", "linear"}
+    assert set(Schedule.kinds()) >= {"none", "onecycle", "cosine", "linear", "restarts"}
     assert Holder.model_validate({"schedule": "none"}).schedule == Constant()
     assert Constant().lr_factor(7, 9) == 1.0
+
+
+def restarts_loop(config: Restarts, first: int, warmup: int, total: int) -> list[float]:
+    """CosineAnnealingWarmupRestarts step by step, its warm-up one step further on."""
+    low, factors = config.min_factor, []
+    cycle, within, length = 0, 0, first
+    for _ in range(total):
+        peak = max(config.gamma**cycle, low)
+        if within < warmup:
+            factors.append(low + (peak - low) * (within + 1) / warmup)
+        else:
+            share = (within - warmup) / (length - warmup)
+            factors.append(low + (peak - low) * (1 + math.cos(math.pi * share)) / 2)
+        within += 1
+        if within >= length:
+            cycle, within = cycle + 1, 0
+            length = int((length - warmup) * config.cycle_mult) + warmup
+    return factors
+
+
+@given(
+    first=st.integers(2, 40),
+    warmup=st.integers(0, 5),
+    cycle_mult=st.sampled_from([1.0, 1.3, 2.0]),
+    gamma=st.sampled_from([1.0, 0.5]),
+    min_factor=st.sampled_from([0.0, 0.1]),
+)
+@settings(max_examples=60, deadline=None)
+def test_restarts_follow_their_formula(first: int, warmup: int, **options: float) -> None:
+    warmup = min(warmup, first - 1)
+    config = Restarts(first_cycle=first, warmup=warmup, **options)
+    ours = [config.lr_factor(step, 100) for step in range(100)]
+    assert ours == pytest.approx(restarts_loop(config, first, warmup, 100))
+
+
+@pytest.mark.parametrize(("first", "mult"), [(10, 1), (7, 2), (30, 1)])
+def test_restarts_without_warm_up_are_torchs(first: int, mult: int) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(
+        optimizer, first, mult, eta_min=0.1
+    )
+    config = Restarts(first_cycle=first, cycle_mult=mult, min_factor=0.1)
+    for step in range(90):
+        assert config.lr_factor(step, 90) == pytest.approx(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+
+
+def test_a_first_cycle_is_a_share_or_a_count() -> None:
+    share = [Restarts(first_cycle=0.25).lr_factor(step, 80) for step in range(80)]
+    count = [Restarts(first_cycle=20).lr_factor(step, 80) for step in range(80)]
+    assert share == count
+    assert [step for step, factor in enumerate(share) if factor == 1] == [0, 20, 40, 60]
+    whole = [Restarts(first_cycle=1).lr_factor(step, 80) for step in range(80)]
+    assert whole == pytest.approx([Cosine().lr_factor(step, 80) for step in range(80)])
+
+
+def test_restarts_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ConfigError, match="a cycle of 200 steps in a run of 100"):
+        Restarts(first_cycle=200).lr_factor(0, 100)
+    with pytest.raises(ConfigError, match="a warm-up of 30 steps in cycles of 25"):
+        Restarts(warmup=30).lr_factor(0, 100)
+    with pytest.raises(ValidationError, match="must be whole"):
+        Restarts(first_cycle=2.5)
+
+
+def test_the_seed_s_linear_schedule_is_a_onecycle() -> None:
+    """003: OneCycleLR, linear anneal, `pct_start` = warm-up ratio, over epochs × ⌈batches / 4⌉."""
+    config = OneCycle(pct_start=0.1, anneal="linear")
+    total = 10 * math.ceil(33 / 4)
+    ours = [3e-5 * config.lr_factor(step, total) for step in range(total)]
+    assert ours == pytest.approx(torchs_curve(config, total, 3e-5), rel=1e-9)

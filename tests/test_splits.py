@@ -206,12 +206,12 @@ def test_old_tables_are_not_replaced_unasked(table: str, tmp_path: Path) -> None
 
 
 def test_a_uid_tree(tmp_path: Path) -> None:
-    tree = write_uid_tree(tmp_path, num_digits=2, study="als")
-    make_splits(str(tree.audio), str(tmp_path / "a"), test=2, valid=1, study="als")
+    tree = write_uid_tree(tmp_path, num_digits=2, study="ataxia")
+    make_splits(str(tree.audio), str(tmp_path / "a"), test=2, valid=1, study="ataxia")
     parts = read(tmp_path / "a")
     assert parts["train"].columns[:3] == ["uid", "subject", "task"]
     assert disjoint(speakers(parts))
-    manifest = UidFolder(path=str(tree.audio), study="als", table=str(tmp_path / "a")).load()
+    manifest = UidFolder(path=str(tree.audio), study="ataxia", table=str(tmp_path / "a")).load()
     (fold,) = ColumnSplit().assign(manifest)
     assert {part: int((fold.split == part).sum()) for part in parts} == {
         "train": 12,

@@ -18,7 +18,7 @@ from harken.recipe import Recipe, validate
 from harken.track import Silent
 from harken.trainer import Trainer, TrainingError, monitored
 from harken.verbs.prepare import prepare
-from harken.verbs.train import build_trainer
+from harken.verbs.train import build_trainer, learn_covariates
 
 
 def tiny_recipe(table: Path, **over: Any) -> Recipe:
@@ -43,6 +43,7 @@ def tiny_recipe(table: Path, **over: Any) -> Recipe:
 def trainer_of(recipe: Recipe, folder: Path) -> Trainer:
     corpus, folds = prepare(recipe)
     folder.mkdir(parents=True, exist_ok=True)
+    corpus = learn_covariates(recipe, corpus, folds[0])
     return build_trainer(recipe, corpus, folds[0], RunFolder(folder), Silent())
 
 

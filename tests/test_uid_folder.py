@@ -79,9 +79,9 @@ def test_only_ids_are_needed(tree: UidTree, tmp_path: Path) -> None:
 
 
 def test_a_study_lies_between_the_root_and_the_uids(tmp_path: Path) -> None:
-    tree = write_uid_tree(tmp_path, num_speakers=3, num_digits=2, takes=1, study="als")
+    tree = write_uid_tree(tmp_path, num_speakers=3, num_digits=2, takes=1, study="ataxia")
     assert len(source(tree).load()) == 6
-    with pytest.raises(DataError, match="study: als"):
+    with pytest.raises(DataError, match="study: ataxia"):
         UidFolder(path=str(tree.audio)).load()
 
 
@@ -139,8 +139,8 @@ def test_where_looks_at_table_and_metadata(tree: UidTree, tmp_path: Path) -> Non
     assert set(both.frame["task"]) == {"counting"}
     assert set(both.frame["site"]) == {0, 1}
     assert f"keeps {len(both)} of 24 rows" in both.notes[0]
-    with pytest.raises(DataError, match="no cell of column 'task' is 'countin'"):
-        source(tree, where={"task": "countin"}).load()
+    with pytest.raises(DataError, match="no cell of column 'task' is 'countings'"):
+        source(tree, where={"task": "countings"}).load()
     with pytest.raises(DataError, match="no column 'tasks'"):
         source(tree, where={"tasks": "counting"}).load()
 
@@ -235,15 +235,15 @@ def test_a_remote_tree(tmp_path: Path) -> None:
     tree = write_uid_tree(tmp_path, num_speakers=3, num_digits=2, takes=1)
     for file in tree.audio.rglob("*.*"):
         name = file.relative_to(tree.audio)
-        storage.write_atomic(f"memory://uids/als/{name}", file.read_bytes())
+        storage.write_atomic(f"memory://uids/ataxia/{name}", file.read_bytes())
     storage.write_atomic("memory://uids/splits/train.csv", (tree.splits / "train.csv").read_bytes())
-    remote = UidFolder(path="memory://uids", study="als", table="memory://uids/splits")
+    remote = UidFolder(path="memory://uids", study="ataxia", table="memory://uids/splits")
     manifest = remote.load()
-    assert manifest.frame["path"][0] == "memory://uids/als/s0-0-0/waveform.wav"
+    assert manifest.frame["path"][0] == "memory://uids/ataxia/s0-0-0/waveform.wav"
     assert len(load(manifest.clips()[0], Audio(sample_rate=RATE))) == round(0.4 * RATE)
-    storage.write_atomic("memory://uids/als/s0-0-0/metadata.json", "{")
+    storage.write_atomic("memory://uids/ataxia/s0-0-0/metadata.json", "{")
     with pytest.raises(
-        DataError, match=r"memory://uids/als/s0-0-0/metadata\.json: this is not JSON"
+        DataError, match=r"memory://uids/ataxia/s0-0-0/metadata\.json: this is not JSON"
     ):
         remote.load()
 

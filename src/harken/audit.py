@@ -286,8 +286,8 @@ def audit_shortcuts(
 ) -> list[Finding]:
     """Try to tell the label without listening: from length, rate, file type and table columns.
 
-    Each value's share of positives among training clips scores the validation clips; where that
-    ranks them well, a network may learn the shortcut instead of the sound.
+    Each value's share of positives among training clips scores the validation clips, and the other
+    way round; where that ranks them well, a network may learn the shortcut instead of the sound.
     """
     if labels.task == "regression":
         return []
@@ -297,7 +297,7 @@ def audit_shortcuts(
         for column, label in enumerate(labels.names):
             auc = _held_out_auc(codes, target[:, column], train, valid)
             if auc is not None:
-                text = f"{name} alone tells {label!r} (ROC-AUC {auc:.2f} on validation clips)"
+                text = f"{name} alone tells {label!r} (ROC-AUC {auc:.2f} on held-out clips)"
                 fix = "balance the recordings, or make them alike, before believing any score"
                 found.append(Finding("shortcut", "warning", text, fix))
     return [*found, *_lonely_classes(manifest, labels, target)] or [
@@ -347,22 +347,31 @@ def _same_thing(cells: pl.Series, labels: pl.Series) -> bool:
 
 
 def _held_out_auc(codes: Rows, target: Floats, train: Rows, valid: Rows) -> float | None:
-    """Return the ROC-AUC of the values' shares of positives, if it is high beyond chance."""
-    train = train[(codes[train] >= 0) & ~np.isnan(target[train])]
-    valid = valid[(codes[valid] >= 0) & ~np.isnan(target[valid])]
-    positive = target[valid] > 0.5
-    yes, no = int(positive.sum()), int((~positive).sum())
-    if min(yes, no) < 2 or not len(train):
+    """Return the ROC-AUC of the values' shares of positives, if it is high beyond chance.
+
+    Either part is scored by what the other says, so that small validation sets suffice.
+    """
+    known = [part[(codes[part] >= 0) & ~np.isnan(target[part])] for part in (train, valid)]
+    if not all(len(part) for part in known):
         return None
-    size = int(codes.max()) + 1
-    total = np.bincount(codes[train], minlength=size)
-    hits = np.bincount(codes[train], weights=target[train] > 0.5, minlength=size)
-    prior = hits.sum() / total.sum()
-    score = ((hits + prior) / (total + 1))[codes[valid]]
+    halves = [_shares(codes, target, other)[codes[part]] for part, other in (known, known[::-1])]
+    score, positive = np.concatenate(halves), target[np.concatenate(known)] > 0.5
+    yes, no = int(positive.sum()), int((~positive).sum())
+    if min(yes, no) < 2:
+        return None
     above = (score[positive][:, None] - score[~positive][None]).ravel()
     auc = float((above > 0).mean() + 0.5 * (above == 0).mean())
     spread = np.sqrt((yes + no + 1) / (12 * yes * no))
     return auc if auc >= SHORTCUT_AUC and auc - 0.5 > 3 * spread else None
+
+
+def _shares(codes: Rows, target: Floats, rows: Rows) -> npt.NDArray[np.float64]:
+    """Return each code's share of positives among some rows, drawn a little to that of all."""
+    size = int(codes.max()) + 1
+    total = np.bincount(codes[rows], minlength=size)
+    hits = np.bincount(codes[rows], weights=target[rows] > 0.5, minlength=size)
+    shares: npt.NDArray[np.float64] = (hits + hits.sum() / total.sum()) / (total + 1)
+    return shares
 
 
 def _lonely_classes(manifest: Manifest, labels: Labels, target: Floats) -> list[Finding]:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harken.calibrate import Thresholds, decide
 from harken.labels import Labels
 from harken.ranking import Array, Ints
 from harken.seeds import generator
+from harken.thresholds import Thresholds, decide
 from harken.weighted import Flags, Floats, Predictions, Scorer, Values
 
 Groups = Sequence[object] | npt.NDArray[Any] | None
@@ -152,7 +152,7 @@ def compare(
         score_a: Model A's scores `(clips, classes)`.
         score_b: Model B's scores `(clips, classes)`.
         groups: Each clip's group; None resamples clips.
-        thresholds_a: Model A's thresholds; see `harken.calibrate.decide`.
+        thresholds_a: Model A's thresholds; see `harken.thresholds.decide`.
         thresholds_b: Model B's thresholds.
         num_resamples: Number of resamples; 0 gives no intervals.
         seed: Root of the draws.

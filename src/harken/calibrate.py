@@ -6,25 +6,21 @@ sigmoid (`multi`); logits are what it returns before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from harken.choice import Config
 from harken.errors import ConfigError, DataError
 from harken.labels import Labels
+from harken.manifest import Manifest
+from harken.threshold_rules import NoThreshold, Threshold, in_short
+from harken.thresholds import Array, Floats, Thresholds, num_thresholds
 
-Floats = npt.NDArray[np.floating[Any]]
-Array = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-Thresholds = float | Sequence[float] | None
-
-FEW = 10
-"""Below so many positives or negatives a fitted threshold is called rough."""
 TEMPERATURES = (0.05, 20.0)
 """Bounds of the search; separable validation clips would else ask for a temperature of 0."""
 
@@ -34,36 +30,60 @@ class Calibrate(Config):
 
     temperature: bool = False
     """Divide logits by the temperature with the best validation likelihood (Guo et al. 2017)."""
-    thresholds: Literal["none", "f1", "youden"] | Annotated[float, Field(gt=0, lt=1)] = "none"
+    thresholds: Annotated[
+        Threshold,
+        BeforeValidator(
+            in_short, json_schema_input_type=Threshold | Annotated[float, Field(gt=0, lt=1)]
+        ),
+    ] = NoThreshold()
     """How scores become decisions: `none` takes the largest score, or 1/2 where any number of
     labels may hold; `f1` and `youden` fit a threshold per label (in two-class tasks: of the
-    positive class); a number fixes it."""
+    positive class), and with `by` one for each subgroup too; a number or `fixed` says it; `formula`
+    computes it from each clip's age and word."""
 
-    def fit(self, labels: Labels, target: Floats, logits: Floats) -> Calibration:
+    def resolved(self) -> Calibrate:
+        """Return the settings with the files that they refer to read in."""
+        return self.model_copy(update={"thresholds": self.thresholds.resolved()})
+
+    def check(self, labels: Labels, clips: Manifest) -> None:
+        """Refuse what cannot work before anything is trained.
+
+        Raises:
+            ConfigError: the task has no thresholds or no temperature.
+            DataError: a column that the thresholds read is missing or cannot be used.
+        """
+        if self.temperature and labels.task == "regression":
+            raise ConfigError("regression has no temperature", where="calibrate.temperature")
+        if not isinstance(self.thresholds, NoThreshold):
+            num_thresholds(labels)
+            self.thresholds.check(labels, clips)
+
+    def fit(
+        self, labels: Labels, target: Floats, logits: Floats, clips: Manifest | None = None
+    ) -> Calibration:
         """Fit temperature and thresholds.
 
         Args:
             labels: The columns.
             target: `(validation rows, classes)`, NaN for missing.
             logits: `(validation rows, classes)`.
+            clips: The validation clips, for thresholds that depend on the table's columns.
 
         Raises:
             ConfigError: the task has no thresholds or no temperature.
-            DataError: there are no validation rows to fit on.
+            DataError: there are no validation rows to fit on, or a column cannot be used.
         """
-        wants_fit = self.temperature or self.thresholds in ("f1", "youden")
-        if wants_fit and not len(_observed_rows(target)):
+        if (self.temperature or self.thresholds.fitted) and not len(_observed_rows(target)):
             raise DataError(
                 "no validation clips to calibrate on", where="calibrate", fix="split some off"
             )
         temperature = fit_temperature(labels, target, logits) if self.temperature else 1.0
-        if self.thresholds == "none":
+        if isinstance(self.thresholds, NoThreshold):
             return Calibration(temperature)
-        if isinstance(self.thresholds, float):
-            return Calibration(temperature, (self.thresholds,) * num_thresholds(labels))
-        scores = to_scores(labels, logits, temperature)
-        thresholds, notes = fit_thresholds(labels, target, scores, self.thresholds)
-        return Calibration(temperature, thresholds, tuple(notes))
+        num_thresholds(labels)
+        found = self.thresholds.fit(labels, target, to_scores(labels, logits, temperature), clips)
+        rule = self.thresholds if self.thresholds.columns else None
+        return Calibration(temperature, found.overall, found.notes, rule, found.subgroups)
 
 
 @dataclass(frozen=True)
@@ -74,73 +94,61 @@ class Calibration:
         temperature: What logits are divided by.
         thresholds: One per label (`multi`), one for the positive class (two-class tasks), or None.
         notes: What a reader of the thresholds should know.
+        rule: What gives each clip its own thresholds, or None where all have the same.
+        subgroups: The thresholds of each subgroup, where the rule fits some.
     """
 
     temperature: float = 1.0
     thresholds: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()
+    rule: Threshold | None = None
+    subgroups: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The table's columns that the thresholds depend on."""
+        return () if self.rule is None else self.rule.columns
 
     def scores(self, labels: Labels, logits: Floats) -> Array:
         """Return calibrated scores `(rows, classes)`."""
         return to_scores(labels, logits, self.temperature)
 
+    def limits(self, labels: Labels, clips: Manifest | None) -> Thresholds:
+        """Return the thresholds of some clips, `(rows, labels)` where each has its own.
+
+        Raises:
+            DataError: they depend on a column that is missing or cannot be used.
+        """
+        if self.rule is None or self.thresholds is None:
+            return self.thresholds
+        if clips is None:
+            names = ", ".join(self.columns)
+            raise DataError(f"the thresholds depend on {names}, and nothing is known of the clips")
+        limits = self.rule.limits(self.thresholds, self.subgroups, clips)
+        return np.broadcast_to(limits, (len(clips), num_thresholds(labels)))
+
     def to_json(self) -> dict[str, Any]:
         """Return a readable mapping."""
-        return asdict(self)
+        return {
+            "temperature": self.temperature,
+            "thresholds": None if self.thresholds is None else list(self.thresholds),
+            "notes": list(self.notes),
+            "rule": None if self.rule is None else self.rule.model_dump(mode="json"),
+            "subgroups": {name: list(values) for name, values in self.subgroups.items()},
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Calibration:
-        """Read what `to_json` returned."""
-        thresholds = value["thresholds"]
+        """Read what `to_json` returned, also before there were thresholds by subgroup."""
+        thresholds, rule = value["thresholds"], value.get("rule")
+        found = value.get("subgroups") or {}
         return cls(
             temperature=float(value["temperature"]),
             thresholds=None if thresholds is None else tuple(map(float, thresholds)),
             notes=tuple(value["notes"]),
+            rule=rule and Threshold.member(rule["kind"]).model_validate(rule),
+            subgroups={name: tuple(map(float, values)) for name, values in found.items()},
         )
-
-
-def positive_index(labels: Labels) -> int:
-    """Return the column of the positive class: the named one, else the last."""
-    return labels.names.index(labels.positive) if labels.positive else labels.num_classes - 1
-
-
-def num_thresholds(labels: Labels) -> int:
-    """Return how many thresholds a task has.
-
-    Raises:
-        ConfigError: it has none: regression, and one label out of three or more.
-    """
-    if labels.task == "multi":
-        return labels.num_classes
-    if labels.task == "single" and labels.num_classes == 2:
-        return 1
-    what = "regression" if labels.task == "regression" else "a task of three or more classes"
-    raise ConfigError(f"{what} has no thresholds", where="calibrate.thresholds", fix="use none")
-
-
-def decide(labels: Labels, score: Floats, thresholds: Thresholds = None) -> Flags:
-    """Return bool `(rows, classes)`: the labels that are given to each clip.
-
-    One label per clip is the one with the largest score; with a threshold, two-class tasks choose
-    the positive class where its score reaches it. Several labels are those that reach 1/2 or
-    their thresholds.
-
-    Raises:
-        ConfigError: the task takes no thresholds, or another number of them.
-    """
-    if labels.task == "single" and thresholds is None:
-        return _one_hot(np.argmax(score, axis=1), labels.num_classes)
-    limits = np.atleast_1d(np.asarray(0.5 if thresholds is None else thresholds, dtype=np.float64))
-    wanted = num_thresholds(labels)
-    if len(limits) not in (1, wanted):
-        raise ConfigError(f"{len(limits)} thresholds for {wanted} decisions per clip")
-    # Python numbers would be rounded to float32 beside float32 scores, hence the conversion.
-    exact = np.asarray(score, dtype=np.float64)
-    if labels.task == "multi":
-        return exact >= limits
-    positive = positive_index(labels)
-    chosen = np.where(exact[:, positive] >= limits[0], positive, 1 - positive)
-    return _one_hot(chosen, 2)
 
 
 def to_scores(labels: Labels, logits: Floats, temperature: float = 1.0) -> Array:
@@ -184,52 +192,6 @@ def _likelihood_slope(labels: Labels, target: Floats, logits: Floats) -> Callabl
         return float((error * values)[observed].sum())
 
     return slope
-
-
-def fit_thresholds(
-    labels: Labels, target: Floats, score: Floats, rule: Literal["f1", "youden"]
-) -> tuple[tuple[float, ...], list[str]]:
-    """Return the best threshold per label and notes on doubtful ones.
-
-    `f1` maximises F1; `youden` maximises sensitivity + specificity - 1 (Youden 1950).
-
-    Raises:
-        ConfigError: the task has no thresholds.
-    """
-    columns = range(labels.num_classes)
-    if num_thresholds(labels) == 1 and labels.task == "single":
-        columns = range(positive_index(labels), positive_index(labels) + 1)
-    found, notes = [], []
-    for column in columns:
-        observed = ~np.isnan(target[:, column])
-        positive = target[observed, column] >= 0.5
-        rarer = min(positive.sum(), (~positive).sum())
-        found.append(_best_threshold(positive, score[observed, column], rule) if rarer else 0.5)
-        if rarer < FEW:
-            text = f"is fitted on {rarer} clips" if rarer else "stays at 0.5: one side is absent"
-            notes.append(f"threshold of {labels.names[column]!r} {text}")
-    return tuple(found), notes
-
-
-def _best_threshold(positive: Flags, score: Floats, rule: str) -> float:
-    """Return the cut with the best value, between two scores, nearest to 1/2 among equals."""
-    order = np.argsort(-score, kind="stable")
-    ranked = score[order].astype(np.float64)
-    hits = np.concatenate([[0], np.cumsum(positive[order])])
-    taken = np.arange(len(ranked) + 1)
-    num_positive = hits[-1]
-    if rule == "f1":
-        value = 2 * hits / (taken + num_positive)
-    else:
-        value = hits / num_positive - (taken - hits) / (len(ranked) - num_positive)
-    upper = np.concatenate([[max(1.0, np.nextafter(ranked[0], np.inf))], ranked])
-    lower = np.concatenate([ranked, [min(0.0, ranked[-1])]])
-    middle = (upper + lower) / 2
-    cut = np.where(middle > lower, middle, upper)
-    # A cut between equal scores cannot be made.
-    value = np.where((upper > lower) | (taken == len(ranked)), value, -np.inf)
-    best = np.flatnonzero(value >= value.max() - 1e-12)
-    return float(cut[best[np.argmin(np.abs(cut[best] - 0.5))]])
 
 
 def reliability(
@@ -290,10 +252,6 @@ def _bins(confidence: Array, correct: Array, num_bins: int) -> list[dict[str, An
 
 def _observed_rows(target: Floats) -> npt.NDArray[np.intp]:
     return np.flatnonzero(~np.isnan(target).all(axis=1))
-
-
-def _one_hot(chosen: npt.NDArray[np.intp], num_classes: int) -> Flags:
-    return np.asarray(chosen[:, None] == np.arange(num_classes))
 
 
 def _sigmoid(values: Array) -> Array:

@@ -24,6 +24,12 @@ from harken.tables import as_text, find_column
 Values = npt.NDArray[np.float32]
 Encoding = Literal["number", "category"]
 
+UNKNOWN = -1.0
+"""The place of a category that training has not seen, for those who can do without."""
+
+_CARE = {"unknown": 0, "error": 1, "default": 2}
+"""Whose wish decides where several want one column."""
+
 
 class Covariate(Config):
     """A column of the table that is read as side information; its bare name is enough."""
@@ -33,9 +39,10 @@ class Covariate(Config):
     encoding: Encoding | None = None
     """`number`, or `category`: one of the names seen in training. Null takes the column's own
     nature: numbers are numbers, anything else is a category."""
-    on_missing: Literal["error", "default"] = "error"
+    on_missing: Literal["error", "default", "unknown"] = "error"
     """Empty cells, and names that training has not seen: `error` stops and names the row, `default`
-    takes `default` for them."""
+    takes `default` for them, and `unknown` leaves categories open (place -1), as a loss reads them
+    that weighs known groups only."""
     default: str | float | None = None
     """The value for missing and unknown cells, such as a name or a typical age."""
 
@@ -48,8 +55,10 @@ class Covariate(Config):
     def _default_is_used(self) -> Self:
         if self.on_missing == "default" and self.default is None:
             raise ValueError("on_missing: default needs a default, such as default: 6")
-        if self.on_missing == "error" and self.default is not None:
+        if self.on_missing != "default" and self.default is not None:
             raise ValueError("a default is used with on_missing: default only")
+        if self.on_missing == "unknown" and self.encoding != "category":
+            raise ValueError("on_missing: unknown is for encoding: category")
         return self
 
 
@@ -63,7 +72,8 @@ class Known:
         names: The categories in order; empty for numbers.
         mean: Mean over training rows (numbers).
         std: Standard deviation over training rows (numbers), 1 where it would be 0.
-        default: The value for missing and unknown cells, or None where these are errors.
+        default: The value for missing and unknown cells, such as `UNKNOWN`, or None where these are
+            errors.
     """
 
     name: str
@@ -88,7 +98,7 @@ class Known:
         names = tuple(_sorted(_texts(cells).drop_nulls().unique().to_list()))
         if not names:
             raise DataError(f"the covariate {config.name!r} is empty", where=origin)
-        default = None
+        default = UNKNOWN if config.on_missing == "unknown" else None
         if config.default is not None:
             text = str(config.default)
             if text not in names:
@@ -116,12 +126,19 @@ class Known:
         std = float(known.std()) or 1.0
         return cls(config.name, "number", (), float(known.mean()), std, config.default)
 
+    @property
+    def needed(self) -> bool:
+        """Whether new clips have to tell it: not where only the loss of training reads it."""
+        return self.default != UNKNOWN or not self.names
+
     def encode(self, frame: pl.DataFrame, origin: str) -> Values:
         """Return float32 `(rows,)`.
 
         Raises:
             DataError: a cell is missing or unknown, and the recipe gives no default.
         """
+        if not self.needed and self.name not in frame.columns:
+            return np.full(len(frame), UNKNOWN, dtype=np.float32)
         cells = find_column(frame, self.name, origin)
         if self.encoding == "number":
             values = _numbers(cells, frame, origin)
@@ -181,10 +198,11 @@ class Covariates:
             known = Known.learn(config, frame, table.origin)
             key = known.name, known.encoding
             if key in found and found[key][1] != known:
-                if config.default is None:
-                    continue  # Asked for in passing, by a loss or a threshold.
-                if found[key][0].default is not None:
+                before = found[key][0]
+                if before.default is not None and config.default is not None:
                     raise ConfigError(f"{config.name!r} is given two defaults", where="covariates")
+                if _CARE[config.on_missing] <= _CARE[before.on_missing]:
+                    continue  # Asked for in passing, by a loss or a threshold.
             found[key] = config, known
         return cls(tuple(known for _, known in found.values()))
 

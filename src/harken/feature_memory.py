@@ -65,6 +65,8 @@ class FeatureMemory:
         stage = last_stage(recipe, model) if training else model.still_stage
         if stage is None or any(p.requires_grad for p in model.frontend.parameters()):
             return None
+        if stage == "features" and model.frontend.spec.kind == "waveform":
+            return None  # Decoded audio is on disk already, and there is nothing else to spare.
         limit = recipe.train.memory_gigabytes * 1e9 - used
         same = replace(clips, augments=(), seed=None)
         parts: list[Tensor] = []

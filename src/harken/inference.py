@@ -64,6 +64,8 @@ def infer(
     """
     was_training = model.training
     model.eval()
+    if loss is not None:
+        loss.eval()
     logits, losses = [], []
     for batch in batches:
         batch = batch.to(device)
@@ -78,6 +80,8 @@ def infer(
             value = torch.where(missing, value, loss(output, batch).float())
         losses.append(value.cpu().numpy())
     model.train(was_training)
+    if loss is not None:
+        loss.train(was_training)
     return np.concatenate(logits), np.concatenate(losses)
 
 

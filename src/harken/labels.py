@@ -14,7 +14,8 @@ from harken.choice import nearest
 from harken.errors import ConfigError, DataError
 from harken.manifest import Manifest
 from harken.tables import as_text, find_column
-from harken.target import Target, Task
+from harken.target import Target as Target
+from harken.target import Task as Task
 
 Targets = npt.NDArray[np.float32]
 

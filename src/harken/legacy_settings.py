@@ -206,7 +206,8 @@ def _data(run: LegacyRun) -> Settings:
     names = [name for group in run.groups for name in group]
     task = "regression" if settings["loss"] == "MSE" else "multi"
     target = {"columns": names, "groups": run.groups, "task": task, "missing": "drop"}
-    return {"source": source, "target": target, "split": {"kind": "column"}}
+    split = "column" if settings["data_split_root"] else "random"
+    return {"source": source, "target": target, "split": {"kind": split}}
 
 
 def _frontend(run: LegacyRun, scaled: bool) -> Settings:
@@ -230,12 +231,17 @@ def _augments(run: LegacyRun) -> list[Settings]:
             f"{', '.join(silent)}: 000 asked for these augmentations and none of them ever ran, so "
             "the recipe has none; docs/coming-from.md names those of harken"
         )
-    time, freq = int(settings.get("timem") or 0), int(settings.get("freqm") or 0)
-    if not time and not freq:
-        return []
-    mask: Settings = {"kind": "spec_mask", "num_time": int(time > 0), "num_freq": int(freq > 0)}
-    widths = {"time_width": time, "freq_width": freq}
-    return [mask | {name: width for name, width in widths.items() if width} | {"fill": "zero"}]
+    augments: list[Settings] = []
+    widths = {"time": int(settings.get("timem") or 0), "freq": int(settings.get("freqm") or 0)}
+    if any(widths.values()):
+        augments.append({"kind": "spec_mask", "fill": "zero"})
+        for axis, width in widths.items():
+            augments[0][f"num_{axis}"] = int(width > 0)
+            augments[0] |= {f"{axis}_width": width} if width else {}
+    if settings.get("noise"):
+        augments.append({"kind": "spec_noise", "max_amplitude": 0.1})
+        augments.append({"kind": "spec_roll", "max_shift": 10})
+    return augments
 
 
 def _optimisation(settings: Settings) -> Settings:

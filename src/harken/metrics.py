@@ -23,10 +23,10 @@ from harken.bootstrap import (
     scorer_of,
     unit_index,
 )
-from harken.calibrate import Thresholds
 from harken.choice import nearest
 from harken.errors import ConfigError
 from harken.labels import Labels, Task
+from harken.thresholds import Thresholds
 from harken.weighted import Flags, Floats, Predictions, Scorer, Values
 
 _AVERAGED = tuple(
@@ -117,7 +117,7 @@ def quick_metrics(
         labels: The columns.
         target: `(clips, classes)`, NaN for missing.
         score: `(clips, classes)` after softmax or sigmoid.
-        thresholds: See `harken.calibrate.decide`.
+        thresholds: See `harken.thresholds.decide`.
 
     Raises:
         DataError: no clip has a target, or a score is not finite.
@@ -144,7 +144,7 @@ def summarise(
         target: `(clips, classes)`, NaN for missing.
         score: `(clips, classes)` after softmax or sigmoid; the values themselves for regression.
         groups: Each clip's group, which the bootstrap draws; None draws clips.
-        thresholds: See `harken.calibrate.decide`.
+        thresholds: See `harken.thresholds.decide`.
         decision: bool `(clips, classes)`, where decisions were made already (pooled folds, each by
             its own thresholds); it stands in for `thresholds`.
         num_resamples: Resamples behind each interval; 0 gives none.
@@ -220,6 +220,8 @@ def _class_rows(
     support = present.sum(axis=0)
     if known.labels.task != "regression":
         support = np.nansum(known.target >= 0.5, axis=0)
+    if np.ndim(0.5 if thresholds is None else thresholds) > 1:
+        thresholds = np.nan  # Every clip has its own.
     limits = np.broadcast_to(0.5 if thresholds is None else thresholds, len(support))
     rows = []
     for column, label in enumerate(known.labels.names):

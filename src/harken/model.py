@@ -38,7 +38,12 @@ class Classifier(nn.Module):
         sample_rate: Hz of the waveforms that are read.
         conditions: What brings side information in.
         places: Each condition's column of the covariates.
+
+    Attributes:
+        embedding_dim: Width of the embedding that the heads read.
     """
+
+    embedding_dim: int
 
     def __init__(
         self,
@@ -106,7 +111,9 @@ class Classifier(nn.Module):
         for entry in entries:
             width = entry.attach(width)
         head = heads.build(width, _groups(labels))
-        return cls(front, back, pool, head, labels, sample_rate, entries, places)
+        model = cls(front, back, pool, head, labels, sample_rate, entries, places)
+        model.embedding_dim = width
+        return model
 
     def features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of waveforms `(batch, samples)` and their lengths in frames.

@@ -19,10 +19,10 @@ import yaml
 from harken.audio import BadAudio
 from harken.audio import load as load_audio
 from harken.batch import Batch
-from harken.calibrate import Calibration, decide
+from harken.calibrate import Calibration
 from harken.checkpoint import RunFolder
 from harken.choice import nearest
-from harken.covariates import Covariates
+from harken.covariates import UNKNOWN, Covariates
 from harken.dataset import ClipDataset
 from harken.errors import DataError
 from harken.inference import DeviceName, infer, pick_device
@@ -30,6 +30,7 @@ from harken.labels import Labels
 from harken.manifest import Clip, Manifest
 from harken.model import Classifier
 from harken.recipe import Recipe, validate
+from harken.thresholds import Thresholds, decide
 
 Array = npt.NDArray[np.float64]
 
@@ -125,6 +126,22 @@ class Predictor:
         known = [c.thresholds for c in self.calibrations if c.thresholds is not None]
         return np.mean(known, axis=0).tolist() if known else None
 
+    def limits(self, table: Manifest | None) -> Thresholds:
+        """Return the thresholds of some clips, averaged over the classifiers.
+
+        Args:
+            table: What is known of the clips, for thresholds that depend on it.
+
+        Returns:
+            What `harken.thresholds.decide` takes.
+
+        Raises:
+            DataError: a column that they depend on is missing or cannot be used.
+        """
+        found = [c.limits(self.labels, table) for c in self.calibrations]
+        known = [np.asarray(limits) for limits in found if limits is not None]
+        return np.asarray(np.mean(known, axis=0)) if known else None
+
     def scores(
         self, batches: Sequence[Batch] | Iterator[Batch], table: Manifest | None = None
     ) -> Array:
@@ -178,14 +195,17 @@ class Predictor:
         return pl.DataFrame(rows, schema=schema)
 
     def _refuse_missing(self, given: Mapping[str, object]) -> None:
-        needed = {known.name for each in self.covariates for known in each.columns}
+        columns = [known for each in self.covariates for known in each.columns]
+        needed = {known.name for known in columns if known.needed}
+        needed |= {name for each in self.calibrations for name in each.columns}
         missing = sorted(needed - set(given))
         if missing:
             words = " ".join(f"--with {name}=…" for name in missing)
             raise DataError(f"this run needs to know {', '.join(missing)} of a clip", fix=words)
-        strange = sorted(set(given) - needed)
+        names = {known.name for known in columns} | needed
+        strange = sorted(set(given) - names)
         if strange:
-            hint = nearest(strange[0], needed)
+            hint = nearest(strange[0], names)
             raise DataError(f"this run reads no covariate {strange[0]!r}{hint}")
 
     def _predict_clip(
@@ -204,7 +224,7 @@ class Predictor:
                 raise
             return {"path": clip.path, "error": str(error)}
         named = {f"score_{n}": float(v) for n, v in zip(self.labels.names, score[0], strict=True)}
-        decision = decision_text(self.labels, score, self.thresholds)[0]
+        decision = decision_text(self.labels, score, self.limits(table))[0]
         return {"path": clip.path, "decision": decision, **named}
 
     @staticmethod
@@ -228,13 +248,16 @@ class Predictor:
 
 def _informed(batches: Sequence[Batch], known: Covariates, table: Manifest | None) -> list[Batch]:
     """Return batches with side information as one classifier knows it."""
-    if table is None:
+    if table is None and any(column.needed for column in known.columns):
         raise DataError("this run reads side information, and none is given")
+    if table is None:
+        wide = len(known.columns)
+        return [replace(b, covariates=torch.full((len(b), wide), UNKNOWN)) for b in batches]
     values = torch.from_numpy(known.encode(table))
     return [replace(batch, covariates=values[batch.rows]) for batch in batches]
 
 
-def decision_text(labels: Labels, score: Array, thresholds: Sequence[float] | None) -> pl.Series:
+def decision_text(labels: Labels, score: Array, thresholds: Thresholds) -> pl.Series:
     """Return each row's decision: a label, labels joined by `|`, or the value."""
     regression = labels.task == "regression"
     return labels.to_text(score if regression else decide(labels, score, thresholds))

@@ -19,26 +19,31 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harken.audio import Audio
 from harken.augment import Augment, Mix
 from harken.backbones import Backbone, CnnBackbone
+from harken.by_group import By
 from harken.calibrate import Calibrate
 from harken.choice import Choice, Config
 from harken.conditioning import Condition
 from harken.covariates import Covariate
 from harken.derive import Derive
+from harken.difficulty import Difficulty
 from harken.errors import ConfigError
 from harken.frontends import Frontend, Normalize
 from harken.heads import Heads
 from harken.losses import Loss
+from harken.manifest import Manifest
 from harken.optim import AdamW, Optimizer
 from harken.pooling import MeanMaxPooling, Pooling
+from harken.sam import Sam as Sam
 from harken.schedules import Cosine, Schedule
 from harken.sources import Source
 from harken.split import RandomSplit, Split
 from harken.target import Target
+from harken.threshold_rules import Threshold
 
 SLOTS: dict[str, type[Choice]] = {
     "sources": Source,
@@ -52,8 +57,10 @@ SLOTS: dict[str, type[Choice]] = {
     "poolings": Pooling,
     "covariates": Condition,
     "losses": Loss,
+    "difficulties": Difficulty,
     "optimizers": Optimizer,
     "schedules": Schedule,
+    "thresholds": Threshold,
 }
 """Every slot of the recipe under the word that `harken list` knows."""
 
@@ -120,6 +127,36 @@ class Evaluate(Config):
 
     num_resamples: int = Field(1000, ge=0)
     """Bootstrap resamples behind each interval; 0 gives none."""
+    by: tuple[By, ...] = ()
+    """Columns whose subgroups are measured one by one, such as `[age, word, sex]`; numbers of many
+    values want bins: `{column: age, bins: [0, 4, 7, 99]}`."""
+    vote: str | None = None
+    """Column of speakers, such as `group`: each is decided once, by the mean score of all their
+    clips, and measured beside the clips."""
+
+    @field_validator("by", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Mapping) else value
+
+    @model_validator(mode="after")
+    def _names_each_column_once(self) -> Evaluate:
+        columns = [by.column for by in self.by]
+        twice = sorted({name for name in columns if columns.count(name) > 1})
+        if twice:
+            raise ValueError(f"by names the column {twice[0]} twice")
+        return self
+
+    def check(self, clips: Manifest) -> None:
+        """Refuse columns that cannot be used, before anything is trained.
+
+        Raises:
+            DataError: a column is missing, or a cell of it cannot be used.
+        """
+        for by in self.by:
+            by.check(clips.frame, clips.origin)
+        if self.vote is not None:
+            clips.column(self.vote)
 
 
 class Recipe(Config):
@@ -176,7 +213,9 @@ class Recipe(Config):
         frontend = self.frontend or backbone.default_frontend()
         target = self.data.target and self.data.target.resolved()
         data = self.data.model_copy(update={"target": target})
-        return self.model_copy(update={"data": data, "backbone": backbone, "frontend": frontend})
+        loss = self.loss and self.loss.resolved()
+        resolved = {"data": data, "backbone": backbone, "frontend": frontend, "loss": loss}
+        return self.model_copy(update={**resolved, "calibrate": self.calibrate.resolved()})
 
 
 def read_recipe(files: Sequence[str | Path], words: Sequence[str] = ()) -> Recipe:

@@ -133,3 +133,70 @@ class Linear(_WarmedUp):
 
     def _fall(self, share: float) -> float:
         return 1 - share
+
+
+class Restarts(_WarmedUp):
+    """Half cosines one after the other, each with its own linear warm-up (SGDR).
+
+    After Loshchilov & Hutter 2017. The lengths are those of CosineAnnealingWarmupRestarts: a cycle
+    counts its warm-up, and only what follows the warm-up is stretched from cycle to cycle.
+    """
+
+    kind: Literal["restarts"] = "restarts"
+    first_cycle: float = Field(0.25, gt=0)
+    """Length of the first cycle: a share of the run up to 1, a count of optimiser steps above."""
+    cycle_mult: float = Field(1.0, ge=1)
+    """How much longer each cycle is than the one before."""
+    gamma: float = Field(1.0, gt=0, le=1)
+    """How much lower each cycle's peak is than the one before."""
+
+    @field_validator("first_cycle")
+    @classmethod
+    def _cycle_is_whole(cls, value: float) -> float:
+        if value > 1 and not value.is_integer():
+            raise ValueError("a count of steps must be whole; a share must be at most 1")
+        return value
+
+    def lr_factor(self, step: int, total: int) -> float:
+        """Return the point of the curve; see `Schedule.lr_factor`.
+
+        With m = `min_factor` and a warm-up of W steps in a cycle of L whose peak is P, the step s
+        of the cycle has m + (P - m) · (s + 1) / W while s < W, and then
+        m + (P - m) · (1 + cos(π (s - W) / (L - W))) / 2.
+        """
+        warmup, length = self._warmup_steps(total), self._first_length(total)
+        if warmup >= length:
+            raise ConfigError(
+                f"a warm-up of {warmup} steps in cycles of {length}",
+                where="schedule.warmup",
+                fix="make first_cycle longer or the warm-up shorter",
+            )
+        cycle, within, length = self._position(min(step, total - 1), length, warmup)
+        height = max(self.gamma**cycle - self.min_factor, 0.0)
+        if within < warmup:
+            return self.min_factor + height * (within + 1) / warmup
+        return self.min_factor + height * self._fall((within - warmup) / (length - warmup))
+
+    def _first_length(self, total: int) -> int:
+        if self.first_cycle <= 1:
+            return max(round(self.first_cycle * total), 1)
+        if self.first_cycle > total:
+            raise ConfigError(
+                f"a cycle of {self.first_cycle:.0f} steps in a run of {total}",
+                where="schedule.first_cycle",
+                fix="give a share up to 1, such as 0.25, or train longer",
+            )
+        return int(self.first_cycle)
+
+    def _position(self, step: int, length: int, warmup: int) -> tuple[int, int, int]:
+        """Return the cycle, the step within it, and its length."""
+        if self.cycle_mult == 1:
+            return step // length, step % length, length
+        cycle = 0
+        while step >= length:
+            step, cycle = step - length, cycle + 1
+            length = int((length - warmup) * self.cycle_mult) + warmup
+        return cycle, step, length
+
+    def _fall(self, share: float) -> float:
+        return (1 + math.cos(math.pi * share)) / 2

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from harken.augment import SpectrogramAugment, apply_spectrogram_augments
-from harken.batch import Batch
+from harken.batch import Batch, Output
 from harken.calibrate import to_scores
 from harken.checkpoint import Progress, RunFolder
 from harken.ema import Ema
@@ -35,6 +35,7 @@ from harken.metrics import default_monitor, higher_is_better, quick_metrics
 from harken.model import Classifier, Stage
 from harken.optim import scale_lr
 from harken.recipe import Recipe
+from harken.sam import Sam
 from harken.seeds import generator, seed_torch
 from harken.track import Silent, Tracker
 
@@ -81,6 +82,7 @@ class Trainer:
         self.device = pick_device(recipe.train.device)
         self.model, self.loss = model.to(self.device), loss.to(self.device)
         self.optimizer = recipe.optimizer.build(self.model)
+        self.sam = recipe.optimizer if isinstance(recipe.optimizer, Sam) else None
         self.ema = Ema(self.model, recipe.train.ema) if recipe.train.ema else None
         self.progress = Progress()
         self.augments = [a for a in recipe.augment if isinstance(a, SpectrogramAugment)]
@@ -120,16 +122,25 @@ class Trainer:
         total_steps = self.recipe.train.epochs * -(-len(rows) // size)
         began, waited, saved = time.monotonic(), self.train_loader.wait_seconds, time.monotonic()
         self.model.train()
+        self.loss.train()
         self.optimizer.zero_grad()
+        passed: list[tuple[int, Batch]] = []
         for batch in self.train_loader.epoch(progress.epoch, start=progress.batch):
-            seed_torch(self.recipe.seed, "step", progress.epoch, progress.batch)
             first = progress.batch // size * size
             group = np.concatenate(rows[first : first + size])
-            self._backward(batch, float(self.train_loader.dataset.weight[group].sum()))
+            weight = float(self.train_loader.dataset.weight[group].sum())
+            self._backward(batch, progress.batch, weight)
+            if self.sam is not None:
+                passed.append((progress.batch, batch))
             progress.batch += 1
             self.tracker.advance()
             if progress.batch % size and progress.batch < len(rows):
                 continue
+            if self.sam is not None:
+                with self.sam.uphill(self.model, self.optimizer):
+                    for number, again in passed:
+                        self._backward(again, number, weight, again=True)
+                passed.clear()
             self._step(total_steps)
             if (
                 stop.is_set()
@@ -147,21 +158,40 @@ class Trainer:
                 )
         self._clock(began, waited)
 
-    def _backward(self, batch: Batch, group_weight: float) -> None:
-        """Add one batch's share of the gradient of the weighted mean loss over its group."""
+    def _backward(
+        self, batch: Batch, number: int, group_weight: float, *, again: bool = False
+    ) -> None:
+        """Add one batch's share of the gradient of the weighted mean loss over its group.
+
+        Args:
+            batch: The clips.
+            number: The batch's place in the epoch, from which all draws follow.
+            group_weight: The weight of all clips of the step.
+            again: Whether this is a second pass, which is not to be counted.
+        """
+        seed_torch(self.recipe.seed, "step", self.progress.epoch, number)
         batch = batch.to(self.device)
-        per_clip = self.compute_loss(batch)
+        output, seen = self._look(batch, number)
+        per_clip: Tensor = self.loss(output, seen)
         total = (per_clip * batch.weight).sum()
         if not torch.isfinite(total):
             self._refuse_non_finite(batch, per_clip)
         (total / group_weight).backward()  # type: ignore[no-untyped-call]
+        if again:
+            return
+        self.loss.observe(output, seen)
         self.progress.loss_sum += float(total.detach())
         self.progress.loss_weight += float(batch.weight.sum())
 
     def compute_loss(self, batch: Batch) -> Tensor:
         """Return the training loss per clip `(batch,)`: mixed, augmented, under autocast."""
+        per_clip: Tensor = self.loss(*self._look(batch, self.progress.batch))
+        return per_clip
+
+    def _look(self, batch: Batch, number: int) -> tuple[Output, Batch]:
+        """Return what the model makes of a batch, and the batch with the targets to go with it."""
         epoch, seed, mix = self.progress.epoch, self.recipe.seed, self.recipe.mix
-        rng = generator(seed, "mix", epoch, self.progress.batch)
+        rng = generator(seed, "mix", epoch, number)
         waveform, lengths, target = batch.waveform, batch.lengths, batch.target
         if mix is not None and mix.domain == "waveform":
             waveform, lengths, target = mix.apply(waveform, lengths, target, rng)
@@ -180,8 +210,7 @@ class Trainer:
             self.device.type, torch.bfloat16, enabled=self.recipe.train.precision == "bf16"
         ):
             output = self.model.classify(features, lengths, batch.covariates, stage)
-        per_clip: Tensor = self.loss(output, replace(batch, target=target))
-        return per_clip
+        return output, replace(batch, target=target)
 
     def _step(self, total_steps: int) -> None:
         progress, train = self.progress, self.recipe.train
@@ -190,18 +219,19 @@ class Trainer:
         scale_lr(self.optimizer, self.recipe.schedule.lr_factor(progress.step, total_steps))
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.loss.end_step()
         if self.ema is not None:
             self.ema.update(self.model, progress.step)
         progress.step += 1
 
     def _finish_epoch(self) -> None:
-        progress = self.progress
-        self.loss.end_epoch()
+        progress, noted = self.progress, self.loss.end_epoch()
         row = {
             "epoch": progress.epoch + 1,
             "step": progress.step,
             "lr": self.optimizer.param_groups[0]["lr"],
             "train_loss": progress.loss_sum / max(progress.loss_weight, 1e-12),
+            **noted,
             **self._validate(),
             "seconds": round(progress.seconds, 3),
             "data_seconds": round(progress.wait_seconds, 3),

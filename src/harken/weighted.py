@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harken.calibrate import positive_index
 from harken.errors import DataError
 from harken.labels import Labels
 from harken.ranking import Array, Ints, Midranks, Ranking, centred, correlation, ratio
+from harken.thresholds import positive_index
 
 Floats = npt.NDArray[np.floating[Any]]
 Flags = npt.NDArray[np.bool_]
@@ -40,6 +40,15 @@ class Values:
 
     overall: dict[str, Array]
     per_class: dict[str, Array]
+
+
+def known_rows(labels: Labels, target: Floats) -> Flags:
+    """Return bool `(clips,)`: which have a target (all of it, where a clip has one label)."""
+    missing = np.isnan(target)
+    if labels.task == "single":
+        # A row of zeros names no class; taken as it is, it would count for the first one.
+        return np.asarray(~missing.any(axis=1) & target.any(axis=1))
+    return np.asarray(~missing.all(axis=1))
 
 
 @dataclass(frozen=True)
@@ -71,11 +80,7 @@ class Predictions:
         Raises:
             DataError: no clip has a target, or a score is not finite.
         """
-        missing = np.isnan(target)
-        kept = ~missing.all(axis=1)
-        if labels.task == "single":
-            # A row of zeros names no class; taken as it is, it would count for the first one.
-            kept = ~missing.any(axis=1) & target.any(axis=1)
+        kept = known_rows(labels, target)
         if not kept.any():
             raise DataError("no clip has a target, so nothing can be measured")
         if not np.isfinite(score[kept]).all():

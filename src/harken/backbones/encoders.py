@@ -197,7 +197,7 @@ def refuse_features(spec: FeatureSpec, wanted: str, kind: str) -> None:
     """
     if spec.kind != wanted:
         raise ConfigError(
-            f"{kind} reads {wanted} features, not {spec.kind}",
+            f"{kind} cannot read {spec.kind} features, it was made for a {wanted}",
             where="frontend.kind",
             fix="leave frontend out, and the one that the checkpoint was made for is taken",
         )

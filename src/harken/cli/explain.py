@@ -74,6 +74,9 @@ def _tell(made: Any) -> None:
     where = "nowhere" if e.moment is None else f"{e.moment.start:.2f}–{e.moment.end:.2f} s"
     typer.echo(f"{e.file}  {e.label} {e.score:.3f}  most relevant: {where}")
     typer.echo(f"  {e.checks.verdict}")
+    if e.relevance.notes:
+        numbers = (f"{k.replace('_', ' ')} {v:.3g}" for k, v in e.relevance.notes.items())
+        typer.echo(f"  {', '.join(numbers)}")
     typer.echo(f"  {made.page}")
 
 

@@ -55,6 +55,9 @@ def evaluate(
     on: Annotated[Path | None, typer.Option(help="A new table with the run's columns.")] = None,
     split: Annotated[str, typer.Option(help="train, valid or test, without --on.")] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="Print all metrics as JSON.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Also write evaluations/NAME/predictions.csv.")
+    ] = False,
 ) -> None:
     """Measure a run again, on its own clips or on a new table."""
     from harken.verbs import evaluate as verb
@@ -64,7 +67,7 @@ def evaluate(
             f"there is no split {split!r}; one of train, valid, test", where="--split"
         )
     with decoding() as told:
-        metrics = verb.evaluate(run, on=on, split=split, told=told)  # type: ignore[arg-type]
+        metrics = verb.evaluate(run, on=on, split=split, csv=as_csv, told=told)  # type: ignore[arg-type]
     if as_json:
         typer.echo(json.dumps(metrics, ensure_ascii=False))
     else:

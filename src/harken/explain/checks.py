@@ -61,9 +61,10 @@ class Checks:
     def complaints(self) -> list[str]:
         """What speaks against the map, in plain words; empty if nothing does."""
         found = []
+        deletes = not self.flat and self.deletion.beaten >= MIN_BEATEN
         if self.flat:
             found.append("The map is the same everywhere: it tells no moment from another.")
-        elif self.deletion.beaten < MIN_BEATEN:
+        elif not deletes:
             found.append(
                 "Deleting the most relevant parts is not better than deleting parts at random "
                 f"(it beats {self.deletion.beaten:.0%} of the random deletions): the network does "
@@ -74,11 +75,11 @@ class Checks:
                 "Networks with random weights give nearly the same map (rank correlation "
                 f"{self.correlation:.2f}): it does not depend on what was learnt."
             )
-        if not self.flat and self.strength < MIN_STRENGTH:
+        if deletes and self.strength < MIN_STRENGTH:
             found.append(
-                f"The deletion takes {max(self.strength, 0):.1f} times as much as networks with "
-                f"random weights lose by their own maps; below {MIN_STRENGTH:g} times, what is seen "
-                "may be there without any learning."
+                f"The deletion takes {self.strength:.1f} times as much as networks with random "
+                f"weights lose by their own maps; below {MIN_STRENGTH:g} times, what is seen may "
+                "be there without any learning."
             )
         return found
 

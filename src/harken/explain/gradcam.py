@@ -124,8 +124,8 @@ def _nothing(model: Classifier) -> Tensor:
 @torch.no_grad()
 def _num_states(model: Classifier, features: Tensor) -> int:
     counts = torch.tensor([features.shape[-1]], device=features.device)
-    hidden: Hidden = model.backbone(features, counts)
-    return hidden.states.shape[1]
+    nothing_known = torch.zeros(1, 1 + max(model.places, default=0), device=features.device)
+    return model.hidden(features, counts, nothing_known).states.shape[1]
 
 
 @torch.no_grad()

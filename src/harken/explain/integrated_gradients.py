@@ -30,7 +30,7 @@ class IntegratedGradients(Explain):
 
     kind: Literal["integrated_gradients"] = "integrated_gradients"
     points: int = Field(64, ge=2)
-    """Points on the way at which the gradient is taken."""
+    """Points on the way at which the gradient is taken; they lie denser near its beginning."""
 
     def fits(self, model: Classifier) -> bool:
         """Whether gradients reach the features: every network but those that read tokens."""
@@ -39,18 +39,30 @@ class IntegratedGradients(Explain):
     def relevance(self, subject: Subject) -> Relevance:
         """Return the map of a clip."""
         way = subject.features - subject.baseline
-        # The midpoint rule: no end counts, where some networks have a kink.
-        places = (torch.arange(self.points, device=way.device) + 0.5) / self.points
+        places, weights = self._places(way.device)
         slope = torch.zeros_like(subject.features[0])
-        room = _VALUES_PER_PASS[subject.model.frontend.spec.kind]
+        size = max(1, min(16, _VALUES_PER_PASS[subject.model.frontend.spec.kind] // way.numel()))
         shape = (-1, *[1] * (way.ndim - 1))
         with _thawed(subject.model.backbone):
-            for part in torch.split(places, max(1, min(16, room // way.numel()))):
-                slope += _slopes(subject, subject.baseline + part.view(shape) * way).sum(0)
-        values = (way[0] * slope / self.points).double().cpu().numpy()
+            for at, weight in zip(
+                torch.split(places, size), torch.split(weights, size), strict=True
+            ):
+                slopes = _slopes(subject, subject.baseline + at.view(shape) * way)
+                slope += (weight.view(shape) * slopes).sum(0)
+        values = (way[0] * slope).double().cpu().numpy()
         values = subject.per_step(values if values.ndim == 2 else values[None])
         notes = _completeness(subject, float(values.sum()))
         return Relevance(values, notes)
+
+    def _places(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return places between 0 and 1 and their weights: the midpoint rule on the fourth root.
+
+        Group and instance norms do not feel how loud the clip is until it nearly vanishes, so
+        that speech encoders change their mind within the first thousandth of the way.
+        """
+        root = (torch.arange(self.points, device=device) + 0.5) / self.points
+        weights = root**3
+        return root**4, weights / weights.sum()
 
 
 @contextmanager

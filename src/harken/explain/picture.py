@@ -101,8 +101,12 @@ def _frequency_ticks(explanation: Explanation) -> list[tuple[float, str]]:
 
 
 def colours(values: Array) -> npt.NDArray[np.float64]:
-    """Return RGBA of relevance: its sign is the colour, its size the opacity, zero is clear."""
+    """Return RGBA of relevance: its sign is the colour, its size the opacity.
+
+    Clear is zero, or the least value where all are positive, as in maps of attention.
+    """
     to_rgb = import_extra("matplotlib.colors", "report").to_rgb
+    values = values - max(0.0, float(values.min()))
     share = values / max(float(np.abs(values).max()), 1e-30)
     picture = np.empty((*values.shape, 4))
     picture[..., :3] = np.where((share >= 0)[..., None], to_rgb(FOR), to_rgb(AGAINST))

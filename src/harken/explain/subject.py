@@ -71,9 +71,14 @@ class Subject:
             ConfigError: the network reads tokens, or `fill` is `quiet` and it reads samples.
         """
         kind = model.frontend.spec.kind
-        if kind == "tokens" or (kind == "waveform" and fill == "quiet"):
-            what = "a network that reads tokens" if kind == "tokens" else "fill: quiet on samples"
-            raise ConfigError(f"{what} cannot be explained", where="explain", fix="fill=mean")
+        if kind == "tokens":
+            raise ConfigError("a network that reads tokens cannot be explained", where="--method")
+        if kind == "waveform" and fill == "quiet":
+            raise ConfigError(
+                "samples have no quietest value; quiet is for spectrograms",
+                where="fill",
+                fix="fill=mean",
+            )
         device = next(model.parameters()).device
         samples = torch.as_tensor(waveform, device=device)[None]
         with torch.no_grad():

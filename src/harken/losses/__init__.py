@@ -1,14 +1,34 @@
 """Losses: what training minimises."""
 
+from harken.losses.anchor import Anchor
+from harken.losses.balancing import Balancing
+from harken.losses.class_balanced import ClassBalanced
 from harken.losses.cross_entropy import Bce, CrossEntropy
+from harken.losses.focal import Focal
+from harken.losses.hybrid import Hybrid
+from harken.losses.inner import default_loss
 from harken.losses.loss import Loss, LossModule
 from harken.losses.regression import Huber, Mse
-from harken.target import Task
+from harken.losses.severity import Severity
+from harken.losses.smoothed import Smoothed
+from harken.losses.supcon import SupCon
+from harken.losses.word_difficulty import DifficultyWeighted
 
-__all__ = ["Bce", "CrossEntropy", "Huber", "Loss", "LossModule", "Mse", "default_loss"]
-
-
-def default_loss(task: Task) -> Loss:
-    """Return the loss that a task takes when the recipe names none."""
-    losses: dict[Task, Loss] = {"single": CrossEntropy(), "multi": Bce(), "regression": Mse()}
-    return losses[task]
+__all__ = [
+    "Anchor",
+    "Balancing",
+    "Bce",
+    "ClassBalanced",
+    "CrossEntropy",
+    "DifficultyWeighted",
+    "Focal",
+    "Huber",
+    "Hybrid",
+    "Loss",
+    "LossModule",
+    "Mse",
+    "Severity",
+    "Smoothed",
+    "SupCon",
+    "default_loss",
+]

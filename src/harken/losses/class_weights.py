@@ -44,10 +44,20 @@ def balanced_class_weights(labels: Labels, target: Targets) -> list[float]:
     Raises:
         DataError: a class has no training row.
     """
+    counts = class_counts(labels, target, "loss.class_weights")
+    return list(counts.sum() / (labels.num_classes * counts))
+
+
+def class_counts(labels: Labels, target: Targets, where: str) -> npt.NDArray[np.float64]:
+    """Return the training rows by class; soft targets count by their share.
+
+    Raises:
+        DataError: a class has no training row.
+    """
     observed = target[~np.isnan(target).any(axis=1)].astype(np.float64)
-    counts = observed.sum(axis=0)
-    _refuse_empty(labels, counts, "training row", "loss.class_weights")
-    return list(len(observed) / (labels.num_classes * counts))
+    counts: npt.NDArray[np.float64] = observed.sum(axis=0)
+    _refuse_empty(labels, counts, "training row", where)
+    return counts
 
 
 def balanced_pos_weights(labels: Labels, target: Targets) -> list[float]:

@@ -7,6 +7,8 @@ nothing: they take no part in a clip's value and give no gradient.
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,11 @@ from harken.target import Task
 
 
 class LossModule(nn.Module):
-    """Base of what a `Loss` builds; what it keeps between steps is a buffer, so that runs resume."""
+    """Base of what a `Loss` builds; what it keeps between steps is a buffer, so that runs resume.
+
+    In training mode it is what is minimised; in evaluation mode what is reported of validation and
+    test clips, without what concerns training only.
+    """
 
     def forward(self, output: Output, batch: Batch) -> Tensor:
         """Return float32 `(batch,)`: the loss of each clip, 0 where nothing of it is known.
@@ -30,8 +36,26 @@ class LossModule(nn.Module):
         """
         raise NotImplementedError
 
-    def end_epoch(self) -> None:
-        """Take note that an epoch of training is over."""
+    def attach(self, width: int) -> None:
+        """Learn the embedding's width `dim`, once, before training."""
+
+    def observe(self, output: Output, batch: Batch) -> None:
+        """Take note of what a batch of training gave, right after its loss.
+
+        Called once for each batch of an epoch, also where an optimiser passes over it twice. What
+        is noted must not change losses before `end_step`, so that both passes see the same.
+        """
+
+    def end_step(self) -> None:
+        """Take note that the optimiser's step is done."""
+
+    def end_epoch(self) -> dict[str, float]:
+        """Take note that an epoch of training is over.
+
+        Returns:
+            What the epoch's line in `metrics.jsonl` should say besides.
+        """
+        return {}
 
 
 class Loss(Choice):
@@ -42,7 +66,7 @@ class Loss(Choice):
 
         Args:
             labels: The columns of logits and targets.
-            table: Targets and side information of the training rows, from which weights are counted.
+            table: Targets and side information of the training rows, for weights that are counted.
 
         Raises:
             ConfigError: this loss does not suit the task, or weights do not match the labels.
@@ -54,7 +78,21 @@ class Loss(Choice):
         """Return the side information that this loss reads."""
         return ()
 
+    def resolved(self) -> Self:
+        """Return the loss with the files that it refers to read in, so that it stands by itself.
+
+        Raises:
+            ConfigError: a file is not there.
+            DataError: a file cannot be used.
+        """
+        return self
+
     def refuse_unless(self, task: Task, labels: Labels) -> None:
+        """Refuse labels of another task.
+
+        Raises:
+            ConfigError: they are.
+        """
         if labels.task != task:
             kind = getattr(self, "kind", type(self).__name__)
             fitting = {"single": "cross_entropy", "multi": "bce", "regression": "mse or huber"}

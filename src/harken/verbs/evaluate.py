@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -14,13 +13,12 @@ from harken.calibrate import Calibration
 from harken.checkpoint import RunFolder
 from harken.choice import nearest
 from harken.dataset import Rows
-from harken.errors import ConfigError, DataError
+from harken.errors import ConfigError, DataError, RunError
 from harken.inference import infer, pick_device
 from harken.labels import Labels
 from harken.loader import Loader, Order
 from harken.losses import LossModule, default_loss
 from harken.manifest import Manifest
-from harken.metrics import summarise
 from harken.model import Classifier
 from harken.predictor import (
     Predictor,
@@ -31,12 +29,27 @@ from harken.predictor import (
 )
 from harken.recipe import Recipe
 from harken.split import Fold
+from harken.thresholds import Thresholds
+from harken.verbs.measure import (
+    one_row_a_clip,
+    summarise_predictions,
+    threshold_names,
+    write_tables,
+    write_votes,
+)
 from harken.verbs.new_table import encode, labels_in, load_table
 from harken.verbs.prepare import Corpus, Told, decode_clips, load_clips, open_corpus
 
 SplitName = Literal["train", "valid", "test"]
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+
+
+SHARED_TEST = (
+    "the {count} folds share their test clips: each clip counts once, by its mean score over the "
+    "models"
+)
+SEEN = "these clips chose the epochs and thresholds of the models that judge them here"
 
 
 def evaluate(
@@ -68,14 +81,20 @@ def evaluate(
             know.
     """
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    if folder.has("probe.json"):
+        raise RunError(
+            "this is a probe, which reads embeddings and no recordings",
+            where=str(folder.path),
+            fix="harken probe measures it anew",
+        )
     if on is not None:
         return _evaluate_table(folder, str(on), csv, told)
     parts = folder.folds or [folder]
-    frame = pl.concat([_predict_split(part, split, told) for part in parts])
     recipe, labels = read_run_recipe(parts[0]), parts[0].labels()
+    frame = one_row_a_clip(labels, pl.concat([_predict_split(part, split, told) for part in parts]))
     metrics = summarise_predictions(recipe, labels, frame)
     if csv:
-        _write_evaluation(folder, split, frame, metrics, csv)
+        _write_evaluation(folder, recipe, labels, split, frame, metrics, csv)
     return metrics
 
 
@@ -118,14 +137,20 @@ def _evaluate_table(folder: RunFolder, on: str, csv: bool, told: Told | None) ->
     order = Order(corpus.dataset(rows, recipe.audio), recipe.train.batch_size)
     score = predictor.scores(Loader(order).epoch(), corpus.manifest)
     frame = prediction_table(
-        corpus, rows, score, np.full(len(rows), np.nan), predictor.thresholds, "test", ""
+        corpus,
+        rows,
+        score,
+        np.full(len(rows), np.nan),
+        predictor.limits(corpus.manifest),
+        "test",
+        "",
     )
     if np.isnan(corpus.target).all():
         metrics = _no_metrics(labels, corpus)
     else:
         metrics = summarise_predictions(recipe, labels, frame, corpus.notes)
     name = Path(on).stem
-    _write_evaluation(folder, name, frame, metrics, csv)
+    _write_evaluation(folder, recipe, labels, name, frame, metrics, csv)
     left_out = [{"id": q.id, "path": q.path, "reason": q.reason} for q in corpus.quarantined]
     RunFolder(folder.path / "evaluations" / name).write_json("quarantine.json", left_out)
     return metrics
@@ -164,13 +189,20 @@ def _no_metrics(labels: Labels, corpus: Corpus) -> dict[str, Any]:
 
 
 def _write_evaluation(
-    folder: RunFolder, name: str, frame: pl.DataFrame, metrics: dict[str, Any], csv: bool
+    folder: RunFolder,
+    recipe: Recipe,
+    labels: Labels,
+    name: str,
+    frame: pl.DataFrame,
+    metrics: dict[str, Any],
+    csv: bool,
 ) -> None:
     target = RunFolder(folder.path / "evaluations" / name)
     target.write_table("predictions.parquet", frame)
     if csv:
         target.write_text("predictions.csv", flat(frame).write_csv())
-    write_per_class(target, metrics)
+    write_tables(target, metrics)
+    write_votes(target, recipe, labels, frame)
     target.write_json("metrics.json", {"test": metrics})
 
 
@@ -182,25 +214,6 @@ def flat(frame: pl.DataFrame) -> pl.DataFrame:
         pl.col(name).cast(pl.List(pl.String)).list.join("|", ignore_nulls=True) for name in lists
     ]
     return frame.with_columns(*joined, *(pl.col(name).struct.json_encode() for name in structs))
-
-
-def write_per_class(folder: RunFolder, metrics: dict[str, Any]) -> None:
-    """Write `per_class.csv`: a row for each label, empty cells where a metric is undefined."""
-    first = ["label", "support", "roc_auc", "average_precision"]
-    rows = []
-    for entry in metrics["per_class"]:
-        row: dict[str, Any] = {}
-        for name in sorted(entry, key=lambda n: first.index(n) if n in first else len(first)):
-            value = entry[name]
-            spread = {f"{name}_low": "low", f"{name}_high": "high"}
-            if isinstance(value, dict):
-                row |= {name: value["value"]} | {k: value[v] for k, v in spread.items()}
-            else:
-                row[name] = value
-        rows.append(row)
-    if rows:
-        table = pl.DataFrame(rows, infer_schema_length=None)
-        folder.write_text("per_class.csv", table.write_csv())
 
 
 def evaluate_fold(
@@ -223,7 +236,8 @@ def evaluate_fold(
         metrics[split] = summarise_predictions(recipe, labels, frame, calibration.notes)
         frames.append(frame)
     folder.write_table("predictions.parquet", pl.concat(frames))
-    write_per_class(folder, metrics.get("test") or metrics["valid"])
+    write_tables(folder, metrics.get("test") or metrics["valid"])
+    write_votes(folder, recipe, labels, frames[-1])
     # The metrics come last: a fold that has them is complete.
     folder.write_json("metrics.json", metrics)
 
@@ -235,7 +249,8 @@ def _calibrate(recipe: Recipe, corpus: Corpus, model: Classifier, fold: Fold) ->
     else:
         order = Order(corpus.dataset(rows, recipe.audio), recipe.train.batch_size)
         logits, _ = infer(model, Loader(order).epoch(), pick_device(recipe.train.device))
-    return recipe.calibrate.fit(corpus.labels, corpus.target[rows], logits)
+    clips = corpus.manifest.take(rows) if len(rows) else None
+    return recipe.calibrate.fit(corpus.labels, corpus.target[rows], logits, clips)
 
 
 def predict_rows(
@@ -253,9 +268,8 @@ def predict_rows(
     device = next(model.parameters()).device
     logits, losses = infer(model, Loader(order).epoch(), device, loss)
     score = calibration.scores(corpus.labels, logits)
-    return prediction_table(
-        corpus, rows, score, losses, list(calibration.thresholds or []) or None, split, fold
-    )
+    limits = calibration.limits(corpus.labels, corpus.manifest.take(rows))
+    return prediction_table(corpus, rows, score, losses, limits, split, fold)
 
 
 class Clips(Protocol):
@@ -279,11 +293,14 @@ def prediction_table(
     rows: Rows,
     score: Array,
     losses: npt.NDArray[np.floating[Any]],
-    thresholds: list[float] | None,
+    thresholds: Thresholds,
     split: str,
     fold: str,
 ) -> pl.DataFrame:
-    """Put clips, targets, decisions, scores and losses side by side, then the table's columns."""
+    """Put clips, targets, decisions, scores and losses side by side, then the table's columns.
+
+    Where decisions have thresholds, each clip's stand beside its scores.
+    """
     labels, target = corpus.labels, corpus.target[rows]
     clips = corpus.manifest.take(rows).frame
     fixed = [name for name in ("id", "path", "start", "duration", "group") if name in clips.columns]
@@ -295,6 +312,10 @@ def prediction_table(
         **{f"score_{name}": score[:, i] for i, name in enumerate(labels.names)},
         "loss": losses.astype(np.float64),
     }
+    if thresholds is not None:
+        names = threshold_names(labels)
+        limits = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), (len(rows), len(names)))
+        made |= {name: limits[:, i] for i, name in enumerate(names)}
     if labels.task != "single":
         made |= {f"target_{name}": target[:, i] for i, name in enumerate(labels.names)}
     frame = clips.select(fixed).with_columns(**{k: pl.Series(v) for k, v in made.items()})
@@ -304,68 +325,48 @@ def prediction_table(
     )
 
 
-def arrays_of(labels: Labels, frame: pl.DataFrame) -> tuple[Array, Array, Flags | None]:
-    """Return target, score and decision `(rows, classes)` of a predictions table."""
-    score = frame.select(f"score_{name}" for name in labels.names).to_numpy()
-    if labels.task == "single":
-        target = _marks(labels, frame["target"]).astype(np.float64)
-        target[frame["target"].is_null().to_numpy()] = np.nan
-    else:
-        target = frame.select(f"target_{name}" for name in labels.names).to_numpy()
-    decision = None if labels.task == "regression" else _marks(labels, frame["decision"])
-    return target, score, decision
-
-
-def _marks(labels: Labels, texts: pl.Series) -> Flags:
-    """Return bool `(rows, classes)`: which labels each text names."""
-    named = texts.fill_null("").to_frame("t")
-    if labels.task == "single":
-        return named.select((pl.col("t") == name).alias(name) for name in labels.names).to_numpy()
-    padded = "|" + pl.col("t") + "|"
-    marks = [padded.str.contains(f"|{n}|", literal=True).alias(n) for n in labels.names]
-    return named.select(marks).to_numpy()
-
-
-def summarise_predictions(
-    recipe: Recipe, labels: Labels, frame: pl.DataFrame, notes: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Return the metrics, with intervals, of a predictions table and its decisions."""
-    target, score, decision = arrays_of(labels, frame)
-    found = summarise(
-        labels,
-        target,
-        score,
-        groups=frame["group"].to_list() if "group" in frame.columns else None,
-        decision=decision,
-        num_resamples=recipe.evaluate.num_resamples,
-        seed=recipe.seed,
-    )
-    found["notes"] = [*found["notes"], *notes]
-    return found
-
-
 def summarise_folds(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
     """Write the summary over the finished folds: each, mean ± std, and pooled predictions."""
     folds = [fold for fold in run.folds if fold.has("metrics.json")]
-    frames = [f.read_table("predictions.parquet").filter(pl.col("split") == "test") for f in folds]
-    pooled, labels = pl.concat(frames), folds[0].labels()
-    measured = [fold.read_json("metrics.json")["test"]["metrics"] for fold in folds]
-    values = [{name: entry["value"] for name, entry in part.items()} for part in measured]
-    table = {name: [part.get(name) for part in values] for name in values[0]}
-    known = {name: [v for v in each if v is not None] for name, each in table.items()}
+    names, labels = [fold.path.name.removeprefix("fold-") for fold in folds], folds[0].labels()
+    told = [fold.read_json("metrics.json") for fold in folds]
+    every = pl.concat([fold.read_table("predictions.parquet") for fold in folds])
+    tested = every.filter(pl.col("split") == "test")
+    pooled = one_row_a_clip(labels, tested)
+    parts = {split: [_bare(metrics.get(split)) for metrics in told] for split in ("test", "valid")}
     summary: dict[str, Any] = {
         "folds": [
-            {"name": fold.path.name.removeprefix("fold-"), "test": test}
-            for fold, test in zip(folds, values, strict=True)
+            {"name": name, "test": test, "valid": valid}
+            for name, test, valid in zip(names, *parts.values(), strict=True)
         ],
+        **_mean_and_std(parts["test"]),
+        "valid": _mean_and_std(parts["valid"]),
+        "pooled": summarise_predictions(recipe, labels, pooled),
+    }
+    if len(pooled) < len(tested):
+        summary["pooled"]["notes"].append(SHARED_TEST.format(count=len(folds)))
+        seen = one_row_a_clip(labels, every.filter(pl.col("split") == "valid"))
+        summary["valid"]["pooled"] = summarise_predictions(recipe, labels, seen, [SEEN])
+    run.write_json("labels.json", labels.to_json())
+    run.write_table("predictions.parquet", pooled)
+    write_tables(run, summary["pooled"])
+    write_votes(run, recipe, labels, pooled)
+    run.write_json("metrics.json", summary)
+    return summary
+
+
+def _bare(metrics: dict[str, Any] | None) -> dict[str, float | None]:
+    """Return the numbers of one split's metrics, without intervals."""
+    return {name: entry["value"] for name, entry in (metrics or {}).get("metrics", {}).items()}
+
+
+def _mean_and_std(values: list[dict[str, float | None]]) -> dict[str, dict[str, float | None]]:
+    """Return each metric's mean and standard deviation over the folds that define it."""
+    table = {name: [part.get(name) for part in values] for part in values for name in part}
+    known = {name: [v for v in each if v is not None] for name, each in table.items()}
+    return {
         "mean": {name: float(np.mean(v)) if v else None for name, v in known.items()},
         "std": {
             name: float(np.std(v, ddof=1)) if len(v) > 1 else None for name, v in known.items()
         },
-        "pooled": summarise_predictions(recipe, labels, pooled),
     }
-    run.write_json("labels.json", labels.to_json())
-    run.write_table("predictions.parquet", pooled)
-    write_per_class(run, summary["pooled"])
-    run.write_json("metrics.json", summary)
-    return summary

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from harken.audio import crop_start, fit_length
 from harken.audio import load as load_audio
-from harken.calibrate import decide
 from harken.checkpoint import RunFolder
 from harken.choice import nearest
 from harken.covariates import Covariates
@@ -35,6 +34,7 @@ from harken.predictor import Predictor, decision_text, new_classifier
 from harken.recipe import merge, parse_word
 from harken.seeds import seed_torch
 from harken.storage import write_atomic
+from harken.thresholds import Thresholds, decide
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,7 @@ class _Network:
     folder: RunFolder
     predictor: Predictor
     covariates: Tensor | None
+    limits: Thresholds
 
     @classmethod
     def load(
@@ -160,7 +161,7 @@ class _Network:
         predictor = Predictor.load(part, device)
         predictor.models[0].requires_grad_(False)
         values = _encode(predictor.covariates[0], known)
-        return cls(whole, part, predictor, values)
+        return cls(whole, part, predictor, values, predictor.limits(_table(known)))
 
     @property
     def model(self) -> Classifier:
@@ -211,7 +212,7 @@ class _Network:
             run=str(self.folder.path),
             label=labels.names[column],
             score=float(scores[0, column]),
-            decision=str(decision_text(labels, scores, self.predictor.thresholds)[0]),
+            decision=str(decision_text(labels, scores, self.limits)[0]),
             method=method.model_dump(),
             waveform=heard,
             sample_rate=audio.sample_rate,
@@ -237,7 +238,7 @@ class _Network:
             return 0
         if labels.task == "multi":
             return int(scores[0].argmax())
-        return int(decide(labels, scores, self.predictor.thresholds)[0].argmax())
+        return int(decide(labels, scores, self.limits)[0].argmax())
 
 
 def _fold(run: RunFolder, fold: str | None) -> RunFolder:
@@ -259,9 +260,13 @@ def _encode(known: Covariates, given: Mapping[str, object]) -> Tensor | None:
     if missing:
         words = " ".join(f"--with {name}=…" for name in missing)
         raise ConfigError(f"this run needs to know {', '.join(missing)} of a clip", fix=words)
+    return torch.from_numpy(known.encode(_table(given)))
+
+
+def _table(given: Mapping[str, object]) -> Manifest:
+    """Return what is known of a recording as a table of one clip."""
     row = {name: [value] for name, value in given.items()}
-    table = Manifest(pl.DataFrame({"id": ["clip"], "path": ["clip"]} | row), origin="--with")
-    return torch.from_numpy(known.encode(table))
+    return Manifest(pl.DataFrame({"id": ["clip"], "path": ["clip"]} | row), origin="--with")
 
 
 def _stems(files: Sequence[str | Path]) -> list[str]:

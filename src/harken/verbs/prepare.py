@@ -174,6 +174,8 @@ def prepare(recipe: Recipe, told: Told | None = None) -> tuple[Corpus, list[Fold
     labels = Labels.learn(target, manifest)
     usable = labels.usable(manifest)
     manifest = manifest.filter(usable)
+    recipe.calibrate.check(labels, manifest)
+    recipe.evaluate.check(manifest)
     corpus = open_corpus(recipe, manifest, labels, told)
     corpus.notes.extend(manifest.notes)
     if not usable.all():

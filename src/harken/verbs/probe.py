@@ -28,9 +28,8 @@ from harken.verbs.embed import embed, is_run, own_clips
 from harken.verbs.evaluate import (
     prediction_table,
     summarise_folds,
-    summarise_predictions,
-    write_per_class,
 )
+from harken.verbs.measure import summarise_predictions, write_tables, write_votes
 from harken.verbs.prepare import Told, load_clips, target_of
 
 TABLES = (".parquet", ".pq", ".pqt", ".npz")
@@ -136,13 +135,13 @@ def _judge(benches: Iterator[Bench], out: Path, model: Kind, overwrite: bool) ->
     every = list(benches)
     run, several = RunFolder.create(out, overwrite=overwrite), len(every) > 1
     recipe = every[0].recipe
+    run.write_text("recipe.yaml", dump_recipe(recipe))
+    run.write_json("environment.json", environment())
     for bench in every:
         folder = run.fold(bench.fold.name if several else "")
         folder.path.mkdir(exist_ok=True)
         _probe_fold(bench, model, folder)
     if several:
-        run.write_text("recipe.yaml", dump_recipe(recipe))
-        run.write_json("environment.json", environment())
         summarise_folds(run, recipe)
         chosen = {bench.fold.name: f"fold-{bench.fold.name}/probe.json" for bench in every}
         run.write_json("probe.json", {"model": model, "folds": chosen})
@@ -158,6 +157,9 @@ def _probe_fold(bench: Bench, model: Kind, folder: RunFolder) -> None:
         bench.rows("valid"),
         recipe.calibrate,
         recipe.train.monitor,
+        bench.manifest.take(bench.fold.rows("valid"))
+        if recipe.calibrate.thresholds.columns
+        else None,
     )
     folder.write_text("recipe.yaml", dump_recipe(recipe))
     folder.write_json("environment.json", environment())
@@ -174,7 +176,8 @@ def _probe_fold(bench: Bench, model: Kind, folder: RunFolder) -> None:
             metrics[split] = summarise_predictions(recipe, labels, frame, notes)
             frames.append(frame)
     folder.write_table("predictions.parquet", pl.concat(frames))
-    write_per_class(folder, metrics.get("test") or metrics["valid"])
+    write_tables(folder, metrics.get("test") or metrics["valid"])
+    write_votes(folder, recipe, labels, frames[-1])
     folder.write_json("metrics.json", metrics)
 
 
@@ -182,9 +185,9 @@ def _predict(bench: Bench, fitted: Probe, split: str) -> pl.DataFrame:
     rows = bench.fold.rows(split)
     calibration: Calibration = fitted.calibration
     score = calibration.scores(bench.labels, fitted.logits(bench.vectors[rows]))
-    thresholds = list(calibration.thresholds or []) or None
+    limits = calibration.limits(bench.labels, bench.manifest.take(rows))
     losses = np.full(len(rows), np.nan)
-    return prediction_table(bench, rows, score, losses, thresholds, split, bench.fold.name)
+    return prediction_table(bench, rows, score, losses, limits, split, bench.fold.name)
 
 
 # --- a run ---

@@ -69,7 +69,7 @@ def train(
     Raises:
         HarkenError: the recipe, the data or the run folder cannot be used; says why.
     """
-    recipe = recipe.resolved()
+    recipe = ready(recipe)
     run = _open_run(recipe, Path(out), resume=resume, overwrite=overwrite)
     corpus, parted = prepare(recipe, told)
     run.write_json("quarantine.json", [_record(q) for q in corpus.quarantined])
@@ -91,6 +91,17 @@ def train(
     if several:
         summarise_folds(run, recipe)
     return run
+
+
+def ready(recipe: Recipe) -> Recipe:
+    """Return the recipe as it is run, after refusing what cannot work before audio is decoded.
+
+    Raises:
+        ConfigError: something that the recipe refers to is not there.
+    """
+    for augment in recipe.augment:
+        augment.check(recipe.audio.sample_rate)
+    return recipe.resolved()
 
 
 def bf16_pays(recipe: Recipe) -> bool:
@@ -250,6 +261,7 @@ def build_model(
     model = new_classifier(recipe, labels, corpus.covariates)
     table = corpus.training_table(rows)
     loss = (recipe.loss or default_loss(labels.task)).build(labels, table)
+    loss.attach(model.embedding_dim)
     device = pick_device(recipe.train.device)
     clips = corpus.dataset(rows, recipe.audio)
     fit_frontend(model.to(device), Loader(Order(clips, recipe.train.batch_size)).epoch(), device)
@@ -266,7 +278,7 @@ def dry_run(recipe: Recipe, told: Told | None = None, steps: int = 300) -> dict[
         `first_loss`, `last_loss`, `steps`, `learned` (the loss fell to a tenth within `steps`),
         `parameters`, `parameters_without_gradient`, and `seconds_per_epoch`, an estimate.
     """
-    recipe = recipe.resolved()
+    recipe = ready(recipe)
     corpus, parted = prepare(recipe, told)
     corpus = learn_covariates(recipe, corpus, parted[0])
     rows = rows_of(parted[0], "train")
