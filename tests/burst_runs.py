@@ -61,8 +61,9 @@ def burst_table(folder: Path, clips: int = 96) -> Path:
     return folder / "clips.csv"
 
 
-def recipe_tree(table: Path, backbone: str, **over: Any) -> dict[str, Any]:
-    tree: dict[str, Any] = {
+def recipe_tree(table: Path, name: str) -> dict[str, Any]:
+    """Return the recipe that tells the bursts apart with a network of `BACKBONES`."""
+    return {
         "data": {
             "source": {"kind": "table", "path": str(table)},
             "target": "label",
@@ -71,18 +72,17 @@ def recipe_tree(table: Path, backbone: str, **over: Any) -> dict[str, Any]:
         "audio": {"sample_rate": RATE},
         "frontend": {"kind": "log_mel", "n_mels": 32, "n_fft": 256, "win_length": 200,
                      "hop_length": 80},
-        "backbone": BACKBONES[backbone],
-        "pooling": "mean_max" if backbone == "cnn" else "cls",
-        "optimizer": {"kind": "adamw", "lr": 0.01 if backbone == "cnn" else 0.003},
-        "train": {"epochs": 14 if backbone == "cnn" else 40, "batch_size": 8, "device": "cpu"},
+        "backbone": BACKBONES[name],
+        "pooling": "mean_max" if name == "cnn" else "cls",
+        "optimizer": {"kind": "adamw", "lr": 0.01 if name == "cnn" else 0.003},
+        "train": {"epochs": 14 if name == "cnn" else 40, "batch_size": 8, "device": "cpu"},
         "evaluate": {"num_resamples": 20},
     }  # fmt: skip
-    return {**tree, **over}
 
 
-def burst_run(folder: Path, backbone: str, trained: bool = True, **over: Any) -> Path:
+def burst_run(folder: Path, name: str, trained: bool = True, **over: Any) -> Path:
     """Train in a folder; return the run folder."""
-    tree = recipe_tree(burst_table(folder / "clips"), backbone, **over)
+    tree = recipe_tree(burst_table(folder / "clips"), name) | over
     if not trained:
         tree["optimizer"] = {"kind": "adamw", "lr": 1e-12}
         tree["train"] = {**tree["train"], "epochs": 1}

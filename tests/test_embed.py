@@ -175,6 +175,22 @@ def test_folds_have_networks_of_their_own(tiny_run: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(direct.vectors, one.vectors)
 
 
+def test_side_information_reaches_the_network(tiny_table: Path, tmp_path: Path) -> None:
+    entry = {"kind": "film", "covariate": "age"}
+    recipe = tiny_recipe(tiny_table, covariates=[entry], mix=None, heads={"shared": 4})
+    part = train(recipe, tmp_path / "run", folds="1").folds[0].path
+    embed(part, tmp_path / "own.parquet")
+    frame = pl.read_csv(tiny_table)
+    older = tiny_table.with_name("older.csv")
+    frame.with_columns(age=pl.col("age") + 30).write_csv(older)
+    embed(part, tmp_path / "older.parquet", on=older)
+    one, two = (read_embeddings(str(tmp_path / f"{n}.parquet")) for n in ("own", "older"))
+    assert not np.allclose(one.vectors, two.vectors, atol=1e-4)
+    frame.drop("age").write_csv(older)
+    with pytest.raises(DataError, match="age"):
+        embed(part, tmp_path / "none.parquet", on=older)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -46,6 +46,31 @@ def test_a_uid_tree_takes_another_table_of_uids(tmp_path: Path) -> None:
     assert load_table(recipe, str(new)).frame["id"].to_list() == list(tree.uids[:2])
 
 
+def test_conditions_on_metadata_hold_for_a_table_of_uids_alone(tmp_path: Path) -> None:
+    tree = write_uid_tree(tmp_path, num_speakers=3, num_digits=2, takes=2)
+    new = tmp_path / "new.csv"
+    new.write_text("uid\n" + "\n".join(tree.uids) + "\n")
+    source = {"kind": "uid_folder", "path": str(tree.audio), "where": {"task": "counting"}}
+    found = load_table(validate({"data": {"source": source}}), str(new))
+    assert set(found.frame["task"]) == {"counting"}
+    assert len(found) == len(tree.uids) // 2
+
+
+def test_derived_columns_may_build_on_derived_columns(tmp_path: Path) -> None:
+    new = tmp_path / "new.csv"
+    new.write_text("path,score\na.wav,1\nb.wav,4\n")
+    steps = [
+        {"kind": "threshold", "name": "high", "column": "score", "at_least": 3},
+        {"kind": "any_of", "name": "odd", "columns": ["high"]},
+    ]
+    source = {"kind": "table", "path": "old.csv"}
+    found = load_table(validate({"data": {"source": source, "derive": steps}}), str(new))
+    assert found.frame["odd"].to_list() == [0, 1]
+    new.write_text("path\na.wav\n")
+    plain = load_table(validate({"data": {"source": source, "derive": steps}}), str(new))
+    assert "odd" not in plain
+
+
 def test_files_become_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = manifest_of_files(["a/x.wav", "/b/y.wav", "gs://bucket/z.wav"]).frame

@@ -150,6 +150,28 @@ def test_kfold_with_a_held_out_test() -> None:
     assert [sizes(fold)["valid"] for fold in folds] == [16, 16, 16]
 
 
+def test_kfold_with_a_test_part_that_a_column_says() -> None:
+    said = (["test"] * 6 + ["Train"] * 8 + ["valid"] * 4 + [" Eval "] * 2) * 3
+    people = [f"{word.strip().lower() in ('test', 'eval')} {i % 12}" for i, word in enumerate(said)]
+    manifest = clips(part=said, group=people)
+    folds = KFold(folds=3, test_column="part").assign(manifest, np.arange(60) % 2)
+    held_out = [word.strip().lower() in ("test", "eval") for word in said]
+    for fold in folds:
+        assert ((fold.split == "test") == held_out).all()
+        assert not groups(manifest, fold, "train") & groups(manifest, fold, "valid")
+    validated = np.sum([fold.split == "valid" for fold in folds], axis=0)
+    assert validated.tolist() == [int(not held) for held in held_out]
+    with pytest.raises(DataError, match="no cell of column 'part' is test"):
+        KFold(test_column="part").assign(clips(part=["train"] * 60), np.arange(60) % 2)
+    with pytest.raises(DataError, match="no column 'parts', did you mean 'part'"):
+        KFold(test_column="parts").assign(manifest, np.arange(60) % 2)
+    few = clips(part=["test"] * 20 + ["train"] * 40, group=["t"] * 20 + list("abcd") * 10)
+    with pytest.raises(DataError, match="5 folds of 4 groups would leave folds empty"):
+        KFold(folds=5, test_column="part").assign(few, np.arange(60) % 2)
+    with pytest.raises(ValidationError, match="leave one out"):
+        KFold(test=0.2, test_column="part")
+
+
 def test_published_folds() -> None:
     manifest = clips(fold=np.arange(60) % 5 + 6, group=np.arange(60) // 20)
     strata = np.arange(60) // 20

@@ -29,7 +29,8 @@ from harken.seeds import generator
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-Strata = npt.NDArray[Any]
+Strata = Any
+"""int64 `(rows,)`, or 0/1 `(rows, classes)`: an array, or a sparse array in CSR form."""
 Floats = npt.NDArray[np.float64]
 
 MANY_UNITS = 2000
@@ -145,7 +146,8 @@ def count_strata(units: Ints, strata: Strata | None) -> sparse.csr_array:
 
     Args:
         units: `(rows,)`, numbered from 0 without gaps.
-        strata: Class numbers `(rows,)` with -1 for none, or 0/1 `(rows, classes)`, or None.
+        strata: Class numbers `(rows,)` with -1 for none, or 0/1 `(rows, classes)`, which may be
+            sparse, or None.
 
     Returns:
         float64 `(units, strata + 1)`; the last column counts all clips.
@@ -156,7 +158,7 @@ def count_strata(units: Ints, strata: Strata | None) -> sparse.csr_array:
         rows, num_strata = np.flatnonzero(strata >= 0), int(strata.max()) + 1
         columns = strata[rows].astype(np.int64)
     elif strata is not None:
-        rows, columns = np.nonzero(strata > 0)
+        rows, columns = (strata > 0).nonzero()
         num_strata = strata.shape[1]
     else:
         rows = rows[:0]

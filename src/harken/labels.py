@@ -13,6 +13,7 @@ import polars as pl
 from harken.choice import nearest
 from harken.errors import ConfigError, DataError
 from harken.manifest import Manifest
+from harken.multi_hot import MultiHot, TargetTable
 from harken.tables import as_text, find_column
 from harken.target import Target as Target
 from harken.target import Task as Task
@@ -94,11 +95,15 @@ class Labels:
             positive=target.positive,
             missing=target.missing or ("error" if task == "single" else "mask"),
         )
-        labels.encode(table)
+        labels.targets(table)
         return labels
 
     def encode(self, table: Manifest | pl.DataFrame) -> Targets:
-        """Return the targets float32 `(rows, classes)`.
+        """Return the targets as an array, float32 `(rows, classes)`; see `targets`."""
+        return np.asarray(self.targets(table))
+
+    def targets(self, table: Manifest | pl.DataFrame) -> TargetTable:
+        """Return the targets float32 `(rows, classes)`; cells with several labels stay sparse.
 
         One-hot (or soft, from several columns) for `single`, 0/1 for `multi`, values for
         `regression`; NaN where a cell is empty.
@@ -109,6 +114,7 @@ class Labels:
         """
         frame, origin = _opened(table)
         cells = [find_column(frame, name, origin) for name in self.columns]
+        target: TargetTable
         if len(cells) == 1 and self.task == "single":
             target = self._one_hot(self._codes(frame, cells[0], origin))
         elif self.separator or cells[0].dtype == pl.List:
@@ -117,11 +123,11 @@ class Labels:
             read = _read_flags if self.task == "multi" else _read_values
             columns = [read(frame, column, origin) for column in cells]
             target = np.stack(columns, axis=1).astype(np.float32)
-        if self.task == "single" and len(cells) > 1:
-            _refuse_no_distribution(frame, target, origin)
+            if self.task == "single":
+                _refuse_no_distribution(frame, target, origin)
         if self.missing == "error":
-            lacking = np.asarray(np.isnan(target).any(axis=1))
-            _refuse(frame, lacking, origin, f"no label in {self._where()}", _FIX_MISSING)
+            message = f"no label in {self._where()}"
+            _refuse(frame, _lacking(target), origin, message, _FIX_MISSING)
         return target
 
     def usable(self, table: Manifest | pl.DataFrame) -> npt.NDArray[np.bool_]:
@@ -129,21 +135,23 @@ class Labels:
 
         Pass the result to `Manifest.filter` before splitting, and say how many are left out.
         """
-        target = self.encode(table)
+        target = self.targets(table)
         if self.missing != "drop":
             return np.ones(len(target), dtype=bool)
-        return np.asarray(~np.isnan(target).any(axis=1))
+        return np.asarray(~_lacking(target))
 
-    def strata(self, table: Manifest | pl.DataFrame) -> npt.NDArray[Any]:
+    def strata(self, table: Manifest | pl.DataFrame) -> Any:
         """Return what splits keep the proportions of.
 
         `single`: int64 `(rows,)`, class numbers, -1 for missing. `multi`: float32 `(rows, classes)`
-        of 0/1. `regression`: float32 `(rows, fifths of every column)` of 0/1.
+        of 0/1, a sparse array where cells hold several labels. `regression`: float32 `(rows, fifths of every column)` of 0/1.
         """
         frame, origin = _opened(table)
         if self.task == "single" and len(self.columns) == 1:
             return self._codes(frame, find_column(frame, self.columns[0], origin), origin)
-        target = self.encode(table)
+        target = self.targets(table)
+        if isinstance(target, MultiHot):
+            return target.flags
         if self.task == "single":
             best = np.nan_to_num(target, nan=-1.0).argmax(axis=1)
             return np.where(np.isnan(target).any(axis=1), -1, best)
@@ -210,19 +218,46 @@ class Labels:
         target[codes < 0] = np.nan
         return target
 
-    def _many_hot(self, frame: pl.DataFrame, cells: pl.Series, origin: str) -> Targets:
+    def _many_hot(self, frame: pl.DataFrame, cells: pl.Series, origin: str) -> MultiHot:
         lists = _parted(cells, self.separator)
-        long = pl.DataFrame({"index": np.arange(len(lists)), "label": lists}).explode("label")
-        codes = long["label"].cast(pl.Enum(self.names), strict=False).to_physical()
-        self._refuse_strangers(frame[long["index"]], long["label"], codes, origin)
-        target = np.zeros((len(lists), self.num_classes), dtype=np.float32)
+        sizes = lists.list.len().fill_null(0).to_numpy()
+        flat = lists.filter(sizes > 0).explode()
+        codes = self._flat_codes(flat)
+        rows = np.repeat(np.arange(len(lists)), sizes)
+        if codes.null_count() > flat.null_count():
+            self._refuse_strangers(frame[rows], flat.cast(pl.String), codes, origin)
         known = codes.is_not_null().to_numpy()
-        target[long["index"].to_numpy()[known], codes.to_numpy()[known].astype(np.int64)] = 1.0
-        target[lists.is_null().to_numpy()] = np.nan
-        return target
+        classes = codes.to_numpy()[known].astype(np.int64)
+        missing = lists.is_null().to_numpy()
+        return MultiHot.of(rows[known], classes, missing, self.num_classes)
+
+    def _flat_codes(self, flat: pl.Series) -> pl.Series:
+        own = pl.Enum(self.names)
+        if flat.dtype != own:
+            flat = flat.cast(pl.String).cast(own, strict=False)
+        return flat.to_physical()
 
 
 _FIX_MISSING = "fill it in, or set data.target.missing: drop"
+
+
+def has_fixed_classes(labels: Labels, table: Manifest | pl.DataFrame) -> bool:
+    """Whether the source says what classes there are, so that some may have no clip."""
+    frame, _ = _opened(table)
+    column = labels.columns[0]
+    return column in frame.columns and _fixed_names(frame[column]) is not None
+
+
+def _fixed_names(cells: pl.Series) -> list[str] | None:
+    inner = cells.dtype.inner if isinstance(cells.dtype, pl.List) else cells.dtype
+    return inner.categories.to_list() if isinstance(inner, pl.Enum) else None
+
+
+def _lacking(target: TargetTable) -> npt.NDArray[np.bool_]:
+    """Return bool `(rows,)`: where some of a clip's targets are missing."""
+    if isinstance(target, MultiHot):
+        return target.missing
+    return np.asarray(np.isnan(target).any(axis=1))
 
 
 def _opened(table: Manifest | pl.DataFrame) -> tuple[pl.DataFrame, str]:
@@ -252,6 +287,8 @@ def _labels_of(cells: pl.Series) -> pl.Series:
 
 def _parted(cells: pl.Series, separator: str | None) -> pl.Series:
     """Return lists of label names; null for empty cells."""
+    if cells.dtype == pl.List and _fixed_names(cells) is not None:
+        return cells
     if cells.dtype == pl.List:
         return cells.list.eval(pl.element().cast(pl.String).str.strip_chars())
     text = _labels_of(cells)
@@ -262,6 +299,9 @@ def _parted(cells: pl.Series, separator: str | None) -> pl.Series:
 
 
 def _names_in(cells: pl.Series, separator: str | None) -> list[str]:
+    fixed = _fixed_names(cells)
+    if fixed is not None:
+        return fixed
     several = separator or cells.dtype == pl.List
     found = _parted(cells, separator).explode() if several else _labels_of(cells)
     names: list[str] = found.drop_nulls().unique().to_list()

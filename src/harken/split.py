@@ -136,12 +136,12 @@ def _refuse_missing_class(
     if strata.ndim == 1:
         present = np.bincount(train[train >= 0], minlength=num_classes)
     else:
-        present = (train > 0).sum(axis=0)
+        present = np.asarray((train > 0).sum(axis=0)).ravel()
     missing = np.flatnonzero(present == 0)
     if not len(missing):
         return
-    flags = strata == missing[0] if strata.ndim == 1 else strata[:, missing[0]] > 0
-    rows = np.flatnonzero(flags)
+    flags = strata == missing[0] if strata.ndim == 1 else strata[:, [missing[0]]] > 0
+    rows = flags.nonzero()[0]
     called = f"{names[missing[0]]!r}" if names is not None else f"number {missing[0]}"
     seen = f", such as {manifest.place(rows[0])}" if len(rows) else ""
     more = f" (and {len(missing) - 1} more classes)" if len(missing) > 1 else ""
@@ -207,21 +207,43 @@ class KFold(Split):
     test: SizeOrNone = 0
     """Size of a test part that is held out of all folds. With one, each fold validates on its own
     part of the rest, and `valid` is not used."""
+    test_column: str | None = None
+    """Column that says which clips are held out of all folds, by one of the words test, testing,
+    eval or evaluation; its other cells do not matter. It takes the place of `test`."""
+
+    @model_validator(mode="after")
+    def _holds_out_one_part(self) -> Self:
+        if self.test and self.test_column:
+            raise ValueError("test and test_column both say what is held out: leave one out")
+        return self
 
     def folds_of(self, deck: Deck) -> list[Fold]:
         """Deal the clips, and carve validation out of each fold's training part."""
         everything = np.ones(len(deck.manifest), dtype=bool)
         held_out = deck.carve(everything, self.test, "test") if self.test else ~everything
+        if self.test_column is not None:
+            held_out = self._said(deck.manifest, self.test_column)
         parts = deck.deal(~held_out, self.folds)
         return [self._one(deck, parts, held_out, number) for number in range(self.folds)]
 
     def _one(self, deck: Deck, parts: Ints, held_out: Flags, number: int) -> Fold:
         name, own = str(number + 1), parts == number
         rest = ~held_out & ~own
-        if self.test:
+        if held_out.any():
             return _fold(name, train=rest, valid=own, test=held_out)
         valid = deck.carve(rest, self.valid, "valid", name)
         return _fold(name, train=rest & ~valid, valid=valid, test=own)
+
+    def _said(self, manifest: Manifest, column: str) -> Flags:
+        cells = as_text(manifest.column(column)).str.strip_chars().str.to_lowercase()
+        held_out = matches(cells, list(WORDS["test"])).to_numpy()
+        if not held_out.any():
+            raise DataError(
+                f"no cell of column {column!r} is test, so nothing is held out",
+                where=manifest.origin,
+                fix="data.split.test_column=null",
+            )
+        return held_out
 
 
 class FoldSplit(Split):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import torch
 import yaml
@@ -115,7 +116,7 @@ def embed(
     asked = [str(file) for file in files]
     make = _job_of_run if is_run(model) else _job_of_checkpoint
     job = make(model, None if on is None else str(on), asked, split, fold, wanted, words)
-    job.covariates.encode(job.manifest)  # Missing side information is said before any decoding.
+    _side_information(job, job.manifest)  # What is missing is said before any decoding.
     clips = decode_clips(job.recipe, job.manifest, told)
     digests = [clips.cache.digest(row) for row in range(len(clips.manifest))]
     settings = job.settings | {"audio": _hash(digests)}
@@ -150,7 +151,7 @@ def _compute(job: _Job, clips: Decoded, parts: Parts, told: Told | None) -> int:
         job.notes.append("an unfinished table of other settings was thrown away")
     count = len(clips.manifest)
     nothing = np.zeros((count, 0), np.float32), np.ones(count, np.float32)
-    side = job.covariates.encode(clips.manifest)
+    side = _side_information(job, clips.manifest)
     for number, rows in parts.todo():
         dataset = ClipDataset(clips.cache, rows, *nothing, job.recipe.audio, covariates=side)
         vectors = embed_clips(job.embedder, dataset, job.recipe.train.batch_size, job.device)
@@ -159,6 +160,15 @@ def _compute(job: _Job, clips: Decoded, parts: Parts, told: Told | None) -> int:
         if told is not None:
             told(int(rows[-1]) + 1, count)
     return parts.join()
+
+
+def _side_information(job: _Job, manifest: Manifest) -> npt.NDArray[np.float32]:
+    """Return covariates `(clips, columns)`; those that only the loss read stay 0."""
+    columns = job.covariates.columns
+    values = np.zeros((len(manifest), len(columns)), dtype=np.float32)
+    for place in set(job.embedder.model.places):
+        values[:, place] = columns[place].encode(manifest.frame, manifest.origin)
+    return values
 
 
 def _refuse_not_finite(vectors: Any, manifest: Manifest, rows: Any) -> None:

@@ -11,16 +11,15 @@ import numpy.typing as npt
 import polars as pl
 
 from harken.choice import nearest
-from harken.derive import Derive, apply_all
 from harken.errors import DataError
 from harken.labels import Labels
 from harken.manifest import Manifest
 from harken.recipe import Recipe
 from harken.sources import Source, Table
-from harken.sources.split_tables import read_tables
 from harken.sources.table import ROLES, absolute, default_ids, resolve
 from harken.sources.uid_folder import UidFolder
 from harken.tables import read_table
+from harken.verbs.prepare import load_clips
 
 
 def source_on(source: Source, on: str) -> Source:
@@ -30,9 +29,7 @@ def source_on(source: Source, on: str) -> Source:
     the columns; so are the conditions of `where`.
     """
     if isinstance(source, UidFolder):
-        columns = set(read_tables(on)[0].columns)
-        weight = source.weight if source.weight in columns else None
-        return source.model_copy(update={"table": on, "weight": weight, **_where(source, columns)})
+        return source.on(on)
     if not isinstance(source, Table):
         return Table(path=on)
     columns = set(read_table(on, source.encoding, source.separator).columns)
@@ -40,7 +37,7 @@ def source_on(source: Source, on: str) -> Source:
     return source.model_copy(update={"path": on, **absent, **_where(source, columns)})
 
 
-def _where(source: Table | UidFolder, columns: set[str]) -> dict[str, Any]:
+def _where(source: Table, columns: set[str]) -> dict[str, Any]:
     return {"where": {name: value for name, value in source.where.items() if name in columns}}
 
 
@@ -53,14 +50,7 @@ def load_table(recipe: Recipe, on: str) -> Manifest:
         DataError: it cannot be read, has no column with the recordings, or has some of the columns
             that a derived one is made of and lacks others.
     """
-    manifest = source_on(recipe.data.source, on).load()
-    steps = [step for step in recipe.data.derive if _applies(step, manifest)]
-    return apply_all(steps, manifest)
-
-
-def _applies(step: Derive, manifest: Manifest) -> bool:
-    read = getattr(step, "columns", None) or [getattr(step, "column", None)]
-    return read == [None] or any(name in manifest for name in read)
+    return load_clips(recipe, source_on(recipe.data.source, on))
 
 
 def manifest_of_files(files: Sequence[str]) -> Manifest:
