@@ -67,11 +67,41 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "max_length": FRAMES,
         },
     },
+    # How they read tokens is in their own tests.
+    "lstm": {"kind": "lstm", "dim": 8, "hidden": 6},
+    "lstm-all": {
+        "kind": "lstm",
+        "dim": 8,
+        "hidden": 6,
+        "num_layers": 2,
+        "bidirectional": False,
+        "stride": 3,
+        "dropout": 0.1,
+        "mask_rate": 0.0,
+        "activation": "relu",
+    },
+    "bert": {"kind": "bert", "dim": 24, "depth": 2, "num_heads": 2},
+    "bert-all": {
+        "kind": "bert",
+        "dim": 24,
+        "depth": 2,
+        "num_heads": 3,
+        "mlp_ratio": 2,
+        "stride": 3,
+        "dropout": 0.2,
+        "attention_dropout": 0.1,
+    },
+    "bert-learned": {"kind": "bert", "dim": 24, "depth": 1, "positions": "learned"},
+    "bag": {"kind": "bag", "dim": 8},
     "mlp": {"kind": "mlp", "hidden": [16, 8]},
     "mlp-statistics": {"kind": "mlp", "summary": "statistics", "hidden": [16, 8]},
 }
 ANY_LENGTH = [
-    name for name in CONFIGS if name.startswith(("cnn", "ast", "mlp-")) and "baseline" not in name
+    name
+    for name in CONFIGS
+    if name.startswith(("cnn", "ast", "mlp-", "lstm", "bert", "bag"))
+    and "baseline" not in name
+    and name != "bert-learned"
 ]
 
 

@@ -139,7 +139,7 @@ def test_multi_label_columns_with_missing_cells() -> None:
     assert (labels.task, labels.names) == ("multi", ("slow", "loud", "breathy"))
     np.testing.assert_array_equal(labels.encode(clips), [[0, 1, 1], [1, 0, 0], [NAN] * 3])
     assert labels.usable(clips).all()
-    assert labels.strata(clips).toarray().tolist() == [[0, 1, 1], [1, 0, 0], [0, 0, 0]]
+    assert labels.strata(clips).tolist() == [[0, 1, 1], [1, 0, 0], [0, 0, 0]]
     dropping = Labels.learn(target("slow", "loud", missing="drop"), clips)
     assert dropping.usable(clips).tolist() == [True, True, False]
     with pytest.raises(DataError, match="no label in the target columns"):

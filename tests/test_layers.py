@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "harken"
 
 LAYERS = """
-errors native plain_pickle hangul choice storage tables score_files seeds
+errors native plain_pickle hangul choice storage tables score_files seeds permutation
 manifest target legacy_settings multi_hot labels derive covariates difficulty deal split check
 containers decode audit audio sources pcm_index pcm_fill pcm_cache
 batch augment dataset loader

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,3 +43,11 @@ def test_relevance_over_time_is_the_sum_over_bins() -> None:
     assert relevance.has_bins
     assert relevance.over_time.tolist() == [3, 5, 7]
     assert not Relevance(np.ones((1, 3))).has_bins
+
+
+def test_every_option_is_in_the_docs_and_documented() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "explain.md").read_text()
+    for name, kind in Explain.kinds().items():
+        assert f"`{name}`" in page
+        for field, info in kind.model_fields.items():
+            assert field == "kind" or (f"`{field}`" in page and info.description)

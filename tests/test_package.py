@@ -21,6 +21,7 @@ def test_the_public_names_are_these() -> None:
         "Manifest",
         "Predictor",
         "Recipe",
+        "embed",
         "evaluate",
         "load",
         "prepare",
@@ -65,7 +66,8 @@ def test_the_constraints_pin_every_dependency_and_name_no_address() -> None:
 
 def test_nothing_is_pickled_or_unpickled() -> None:
     banned = re.compile(
-        r"^[^#]*(\bpickle\b|torch\.load\(|weights_only=False|yaml\.load\(|\bexec\()"
+        r"^[^#]*(import pickle\b|torch\.load\((?!.*weights_only=True)|weights_only=False"
+        r"|allow_pickle=True|yaml\.load\(|\bexec\()"
     )
     for file in (ROOT / "src").rglob("*.py"):
         for number, line in enumerate(file.read_text().splitlines(), 1):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harken.model import Classifier
     from harken.predictor import Predictor, load
     from harken.recipe import Recipe, read_recipe
+    from harken.verbs.embed import embed
     from harken.verbs.evaluate import evaluate
     from harken.verbs.prepare import prepare
     from harken.verbs.train import train
@@ -29,6 +30,7 @@ _PLACES = {
     "Manifest": "harken.manifest",
     "Predictor": "harken.predictor",
     "Recipe": "harken.recipe",
+    "embed": "harken.verbs.embed",
     "evaluate": "harken.verbs.evaluate",
     "load": "harken.predictor",
     "prepare": "harken.verbs.prepare",
@@ -42,6 +44,7 @@ __all__ = [
     "Manifest",
     "Predictor",
     "Recipe",
+    "embed",
     "evaluate",
     "load",
     "prepare",

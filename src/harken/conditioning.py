@@ -70,6 +70,12 @@ class Condition(Choice):
     covariate: Covariate
     """The column of the table, by name or as a mapping."""
 
+    @model_validator(mode="after")
+    def _has_a_value(self) -> Self:
+        if self.covariate.on_missing == "unknown":
+            raise ValueError("a network needs a value: on_missing is error or default")
+        return self
+
     def build(self, known: Known) -> ConditionModule:
         """Build the module for what training rows taught about the covariate.
 

@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from harken.choice import Config, nearest
 from harken.errors import ConfigError, DataError
 from harken.manifest import Manifest
+from harken.multi_hot import TargetTable
 from harken.tables import as_text, find_column
 
 Values = npt.NDArray[np.float32]
@@ -246,16 +247,21 @@ class TrainingTable:
     """What a loss may count on training rows.
 
     Attributes:
-        target: float32 `(training rows, classes)`.
+        targets: float32 `(training rows, classes)`, an array or what reads like one.
         covariates: The run's side information.
         values: float32 `(training rows, covariate columns)`.
         ids: The manifest's row numbers of the training rows, int64 `(training rows,)`.
     """
 
-    target: npt.NDArray[np.float32]
+    targets: TargetTable
     covariates: Covariates = field(default_factory=Covariates)
     values: Values = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     ids: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    @property
+    def target(self) -> npt.NDArray[np.float32]:
+        """The targets as an array."""
+        return np.asarray(self.targets)
 
     def codes(self, column: str) -> npt.NDArray[np.int64]:
         """Return a category's places `(training rows,)`."""

@@ -13,6 +13,7 @@ import torch
 from harken.audio import Audio, fit_length
 from harken.augment import WaveformAugment, apply_waveform_augments
 from harken.batch import Batch
+from harken.multi_hot import TargetTable
 from harken.seeds import generator
 
 Rows = npt.NDArray[np.int64]
@@ -37,7 +38,7 @@ class ClipDataset:
     Attributes:
         cache: Decoded audio of all clips of the manifest.
         rows: Row numbers of this split's clips.
-        target: float32 `(all rows, classes)`.
+        target: float32 `(all rows, classes)`, an array or what reads like one.
         weight: float32 `(all rows,)`.
         audio: Length, cropping and padding.
         augments: Changes of the waveform; empty in evaluation.
@@ -48,7 +49,7 @@ class ClipDataset:
 
     cache: DecodedAudio
     rows: Rows
-    target: npt.NDArray[np.float32]
+    target: TargetTable
     weight: npt.NDArray[np.float32]
     audio: Audio
     augments: Sequence[WaveformAugment] = ()
@@ -62,7 +63,11 @@ class ClipDataset:
     @property
     def lengths(self) -> Rows:
         """Samples of each clip of the split, before cropping and padding."""
-        return self.cache.lengths[self.rows]
+        return self.lengths_of(self.rows)
+
+    def lengths_of(self, rows: Rows) -> Rows:
+        """Samples of some manifest rows, before cropping and padding."""
+        return self.cache.lengths[rows]
 
     def example(self, row: int, epoch: int) -> tuple[Wave, int]:
         """Return the waveform of a manifest row in one epoch, and its true length in samples."""

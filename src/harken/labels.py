@@ -144,7 +144,8 @@ class Labels:
         """Return what splits keep the proportions of.
 
         `single`: int64 `(rows,)`, class numbers, -1 for missing. `multi`: float32 `(rows, classes)`
-        of 0/1, a sparse array where cells hold several labels. `regression`: float32 `(rows, fifths of every column)` of 0/1.
+        of 0/1, a sparse array where cells hold several labels. `regression`: float32 `(rows, fifths
+        of every column)` of 0/1.
         """
         frame, origin = _opened(table)
         if self.task == "single" and len(self.columns) == 1:
@@ -241,11 +242,14 @@ class Labels:
 _FIX_MISSING = "fill it in, or set data.target.missing: drop"
 
 
-def has_fixed_classes(labels: Labels, table: Manifest | pl.DataFrame) -> bool:
-    """Whether the source says what classes there are, so that some may have no clip."""
+def required_names(labels: Labels, table: Manifest | pl.DataFrame) -> tuple[str, ...] | None:
+    """Return the classes that must occur in training, as `Split.assign` asks for them.
+
+    None for values, and where the source says what classes there are, so that some may lack clips.
+    """
     frame, _ = _opened(table)
-    column = labels.columns[0]
-    return column in frame.columns and _fixed_names(frame[column]) is not None
+    fixed = _fixed_names(frame[labels.columns[0]])
+    return None if labels.task == "regression" or fixed is not None else labels.names
 
 
 def _fixed_names(cells: pl.Series) -> list[str] | None:

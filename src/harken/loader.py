@@ -10,11 +10,15 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from harken.batch import Batch
 from harken.dataset import ClipDataset, Rows
+from harken.multi_hot import MultiHot, label_counts, some_rows
+from harken.permutation import endless
 from harken.seeds import generator
 
 
@@ -28,10 +32,17 @@ def even_batches(rows: Rows, batch_size: int) -> list[Rows]:
 
 
 class Order:
-    """Which rows come in which batch, epoch by epoch."""
+    """Which rows come in which batch, epoch by epoch.
 
-    def __init__(self, dataset: ClipDataset, batch_size: int) -> None:
-        self.dataset, self.batch_size = dataset, batch_size
+    Args:
+        dataset: The clips of a split.
+        batch_size: Most clips of a batch.
+        clips: Clips of an epoch, where an order draws them; None is as many as there are. The time
+            that an epoch's batches take depends on it alone.
+    """
+
+    def __init__(self, dataset: ClipDataset, batch_size: int, clips: int | None = None) -> None:
+        self.dataset, self.batch_size, self.clips = dataset, batch_size, clips
 
     def batches(self, epoch: int) -> list[Rows]:
         """Return the epoch's batches of manifest rows: here, all rows as they stand."""
@@ -40,22 +51,32 @@ class Order:
 
 
 class Shuffled(Order):
-    """Every clip once an epoch; clips of any length are batched with clips of like length."""
+    """Every clip once an epoch; clips of any length are batched with clips of like length.
+
+    Where an epoch has a number of clips, it goes on where the last one ended, and every clip comes
+    once before any comes again.
+    """
 
     bucket_batches = 50
 
     def batches(self, epoch: int) -> list[Rows]:
         """Return a fresh permutation, sorted by length inside blocks of `bucket_batches`."""
         rng = generator(self.dataset.seed or 0, "order", epoch)
-        order = rng.permutation(len(self.dataset))
+        rows = self.dataset.rows[self._order(epoch, rng)]
         if self.dataset.audio.clip_seconds is not None:
-            return even_batches(self.dataset.rows[order], self.batch_size)
-        lengths = self.dataset.lengths
+            return even_batches(rows, self.batch_size)
+        lengths = self.dataset.lengths_of(rows)
         block = self.bucket_batches * self.batch_size
-        parts = [order[i : i + block] for i in range(0, len(order), block)]
+        parts = [np.arange(i, min(i + block, len(rows))) for i in range(0, len(rows), block)]
         sorted_parts = [part[np.argsort(lengths[part], kind="stable")] for part in parts]
         batches = [b for p in sorted_parts for b in even_batches(p, self.batch_size)]
-        return [self.dataset.rows[batches[i]] for i in rng.permutation(len(batches))]
+        return [rows[batches[i]] for i in rng.permutation(len(batches))]
+
+    def _order(self, epoch: int, rng: np.random.Generator) -> Rows:
+        count, seed = len(self.dataset), self.dataset.seed or 0
+        if self.clips is None:
+            return rng.permutation(count)
+        return endless(epoch * self.clips, self.clips, count, seed, "pass")
 
 
 class Balanced(Order):
@@ -64,12 +85,19 @@ class Balanced(Order):
     def batches(self, epoch: int) -> list[Rows]:
         """Draw rows with probability inverse to the frequency of their classes."""
         rng = generator(self.dataset.seed or 0, "order", epoch)
-        positive = np.nan_to_num(self.dataset.target[self.dataset.rows])
-        share = positive / np.maximum(positive.sum(axis=0), 1)
-        chance = share.sum(axis=1)
-        chance = np.where(chance > 0, chance, chance[chance > 0].min())
-        drawn = rng.choice(self.dataset.rows, len(self.dataset), p=chance / chance.sum())
-        return even_batches(drawn, self.batch_size)
+        drawn = self._bounds.searchsorted(rng.random(self.clips or len(self.dataset)), "right")
+        return even_batches(self.dataset.rows[drawn], self.batch_size)
+
+    @cached_property
+    def _bounds(self) -> npt.NDArray[np.float64]:
+        """Where each row's share of 0 to 1 ends, `(rows,)`."""
+        target = some_rows(self.dataset.target, self.dataset.rows)
+        rarity = 1 / np.maximum(label_counts(target)[0], 1)
+        positive = target.flags if isinstance(target, MultiHot) else np.nan_to_num(target)
+        chance = np.asarray(positive @ rarity)
+        # A clip without any class is drawn as seldom as the seldomest that has one.
+        bounds = np.where(chance > 0, chance, chance[chance > 0].min()).cumsum()
+        return np.asarray(bounds / bounds[-1])
 
 
 class Loader:

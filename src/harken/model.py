@@ -110,7 +110,7 @@ class Classifier(nn.Module):
         width = back.merged_dim(pool.dim)
         for entry in entries:
             width = entry.attach(width)
-        head = heads.build(width, _groups(labels))
+        head = heads.build(width, _groups(labels), known)
         model = cls(front, back, pool, head, labels, sample_rate, entries, places)
         model.embedding_dim = width
         return model
@@ -154,7 +154,7 @@ class Classifier(nn.Module):
         embedding = self.backbone.merge(pooled)
         for entry, values in self._entries(covariates):
             embedding = entry.embedding(embedding, values)
-        return Output(self.heads(embedding).float(), embedding)
+        return Output(self.heads(embedding, covariates).float(), embedding)
 
     @property
     def still_stage(self) -> Stage:

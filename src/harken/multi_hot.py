@@ -84,11 +84,13 @@ def some_rows(target: TargetTable, rows: Index) -> TargetTable:
     return target.take(rows) if isinstance(target, MultiHot) else target[rows]
 
 
-def positive_counts(target: TargetTable) -> npt.NDArray[np.float64]:
-    """Return the sum of each column, missing ones left out, float64 `(classes,)`."""
+def label_counts(target: TargetTable) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return by class the rows that have it and those that do not; soft ones count by share."""
     if isinstance(target, MultiHot):
-        return np.asarray(target.flags.sum(axis=0, dtype=np.float64)).ravel()
-    return np.asarray(np.nansum(target, axis=0, dtype=np.float64))
+        positive = np.asarray(target.flags.sum(axis=0, dtype=np.float64)).ravel()
+        return positive, float((~target.missing).sum()) - positive
+    exact = target.astype(np.float64)
+    return np.nansum(exact, axis=0), np.nansum(1 - exact, axis=0)
 
 
 def is_empty(target: TargetTable) -> bool:

@@ -101,6 +101,9 @@ class Train(Config):
     """Decay per step of an exponential moving average of the weights, which is what is kept."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     """`balanced` draws clips so that every class is seen equally often."""
+    epoch_clips: int | None = Field(None, ge=1)
+    """Clips of an epoch, for data too large to see whole each time; epochs go on where the last one
+    ended. Null is as many as there are."""
     monitor: str | None = None
     """Validation metric (or `loss`) that chooses the best epoch; null takes the task's own."""
     mode: Literal["max", "min"] | None = None
@@ -200,7 +203,8 @@ class Recipe(Config):
     def side_information(self) -> tuple[Covariate, ...]:
         """Return every column of side information that some part reads."""
         entering = tuple(condition.covariate for condition in self.covariates)
-        return entering + (self.loss.covariates() if self.loss is not None else ())
+        parting = self.heads.covariates()
+        return entering + parting + (self.loss.covariates() if self.loss is not None else ())
 
     def resolved(self) -> Recipe:
         """Return the recipe with what it refers to read in, so that it stands by itself.

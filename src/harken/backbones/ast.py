@@ -208,8 +208,8 @@ class Positions(nn.Module):
             columns: Columns of the batch's grid.
         """
         if self.kind == "sincos":
-            row = _sincos(self.rows, self.dim // 2, counts.device)[:, :, None]
-            column = _sincos(columns, self.dim // 2, counts.device)[:, None, :]
+            row = sincos(self.rows, self.dim // 2, counts.device)[:, :, None]
+            column = sincos(columns, self.dim // 2, counts.device)[:, None, :]
             row, column = row.expand(-1, -1, columns), column.expand(-1, self.rows, -1)
             return torch.cat((row, column))[None]
         table = torch.stack([t.expand(-1, self.rows, self._known) for t in self.tables]).sum(0)
@@ -247,7 +247,7 @@ def read_columns(table: Tensor, counts: Tensor, columns: int) -> Tensor:
     return mixed.permute(2, 0, 1, 3)
 
 
-def _sincos(places: int, dim: int, device: torch.device) -> Tensor:
+def sincos(places: int, dim: int, device: torch.device) -> Tensor:
     """Return sines, then cosines of each place, `(dim, places)` (Vaswani et al., 2017)."""
     rates = torch.exp(torch.arange(dim // 2, device=device) * (-math.log(10000.0) / (dim // 2)))
     angles = rates[:, None] * torch.arange(places, device=device)

@@ -10,10 +10,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from harken.errors import ConfigError
+
 if TYPE_CHECKING:
     from harken.recipe import Recipe
 
+ORDER = """
+demo prepare check train evaluate report predict embed probe explain
+tokens pretrain tune vertex
+recipe list import-legacy
+""".split()  # noqa: SIM905
+"""The commands as a person meets them; `--help` lists them so, and others after them."""
+
+
+class InOrder(TyperGroup):
+    """Lists its commands in the order of the work."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands' names."""
+        names = super().list_commands(ctx)
+        return [n for n in ORDER if n in names] + [n for n in names if n not in ORDER]
+
+
 app = typer.Typer(
+    cls=InOrder,
     help="From a folder of recordings and a table of labels to an audio classifier you can trust.",
     no_args_is_help=True,
     add_completion=False,
@@ -52,6 +72,21 @@ def recipe_of(words: list[str]) -> Recipe:
     files = [word for word in words if "=" not in word and not word.startswith("--")]
     overrides = [word for word in words if word not in files]
     return read_recipe(files, overrides)
+
+
+def side_information(words: list[str]) -> dict[str, object]:
+    """Read `--with age=5` words.
+
+    Raises:
+        ConfigError: a word has no `=`.
+    """
+    import yaml
+
+    parted = [word.partition("=") for word in words]
+    bad = [word for word, (_, equals, _) in zip(words, parted, strict=True) if not equals]
+    if bad:
+        raise ConfigError(f"cannot read {bad[0]!r}", where="--with", fix="--with age=5")
+    return {name: yaml.safe_load(value) for name, _, value in parted}
 
 
 @contextmanager

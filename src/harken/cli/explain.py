@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harken.cli.app import WORDS, Run, app
+from harken.cli.app import WORDS, Run, app, side_information
 from harken.errors import ConfigError, HarkenError
 
 _WORD = re.compile(r"(--)?[a-z_]+=")
@@ -61,7 +61,7 @@ def explain(
         fold=fold,
         out=out,
         words=[word.removeprefix("--") for word in words],
-        covariates=_side_information(known or []),
+        covariates=side_information(known or []),
         told=_tell,
         on_bad=name_it,
     )
@@ -78,14 +78,3 @@ def _tell(made: Any) -> None:
         numbers = (f"{k.replace('_', ' ')} {v:.3g}" for k, v in e.relevance.notes.items())
         typer.echo(f"  {', '.join(numbers)}")
     typer.echo(f"  {made.page}")
-
-
-def _side_information(words: list[str]) -> dict[str, object]:
-    from harken.recipe import parse_word
-
-    known: dict[str, object] = {}
-    for word in words:
-        if "=" not in word:
-            raise ConfigError(f"cannot read {word!r}", where="--with", fix="--with age=5")
-        known |= parse_word(word)
-    return known

@@ -18,7 +18,7 @@ def import_legacy(
     out: Annotated[Path, typer.Option(help="Run folder to make.")],
     labels: Annotated[Path | None, typer.Option(help="A label file, if args.pkl has none.")] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="001: folder or name of the pretrained encoder.")
+        str | None, typer.Option(help="Folder or name of its wav2vec 2.0 encoder.")
     ] = None,
     over: Annotated[
         list[str] | None, typer.Option("--set", help="An argument to replace: NAME=VALUE.")
@@ -28,7 +28,7 @@ def import_legacy(
     ] = "relu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run.")] = False,
 ) -> None:
-    """Turn a model of the systems 000 or 001 into a run folder; nothing in its files is run."""
+    """Turn an older model (state dict, args.pkl) into a run; nothing in its files is executed."""
     from harken.verbs import import_legacy as verb
 
     if shared_activation not in ("relu", "none"):

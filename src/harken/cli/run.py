@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harken.cli.app import WORDS, Run, Words, app, decoding, display, recipe_of
+from harken.cli.app import WORDS, Run, Words, app, decoding, display, recipe_of, side_information
 from harken.errors import ConfigError, HarkenError
 
 
@@ -90,7 +90,7 @@ def predict(
     from harken.predictor import Predictor
 
     predictor = Predictor.load(run)
-    table = predictor.predict(files, covariates=_side_information(known or []))
+    table = predictor.predict(files, covariates=side_information(known or []))
     rows = table.to_dicts()
     if as_csv:
         writer = csv.DictWriter(sys.stdout, table.columns)
@@ -121,16 +121,6 @@ def demo(
     from harken.verbs.demo import RECIPE
 
     train([str(RECIPE), *(words or [])], out=out, overwrite=overwrite)
-
-
-def _side_information(words: list[str]) -> dict[str, object]:
-    import yaml
-
-    parted = [word.partition("=") for word in words]
-    bad = [word for word, equals, _ in parted if not equals]
-    if bad:
-        raise ConfigError(f"cannot read {bad[0]!r}", where="--with", fix="--with age=5")
-    return {name: yaml.safe_load(value) for name, _, value in parted}
 
 
 def _tell_metrics(metrics: dict[str, Any]) -> None:

@@ -20,12 +20,15 @@ class FeatureSpec:
         dim: Bins per frame, vocabulary size for tokens, 1 for waveforms.
         rate: Frames (or samples) per second.
         max_frames: Frames of the longest clip, where clips have a fixed length; else None.
+        vocabulary: Digest of the tokens' centroids, where they are known before training; else
+            None. Two token models fit together only if theirs is the same.
     """
 
     kind: Literal["waveform", "spectrogram", "tokens"]
     dim: int
     rate: float
     max_frames: int | None
+    vocabulary: str | None = None
 
 
 class FrontendModule(nn.Module):

@@ -16,6 +16,7 @@ from harken.choice import nearest
 from harken.errors import ConfigError, DataError
 from harken.labels import Labels
 from harken.losses.loss import LossModule
+from harken.multi_hot import TargetTable, label_counts
 
 Targets = npt.NDArray[np.float32]
 
@@ -60,14 +61,13 @@ def class_counts(labels: Labels, target: Targets, where: str) -> npt.NDArray[np.
     return counts
 
 
-def balanced_pos_weights(labels: Labels, target: Targets) -> list[float]:
+def balanced_pos_weights(labels: Labels, target: TargetTable) -> list[float]:
     """Return negatives / positives by label, counted over observed targets.
 
     Raises:
         DataError: a label is nowhere positive, or nowhere negative, in the training rows.
     """
-    positives = np.nansum(target.astype(np.float64), axis=0)
-    negatives = np.nansum(1 - target.astype(np.float64), axis=0)
+    positives, negatives = label_counts(target)
     _refuse_empty(labels, positives, "positive training row", "loss.pos_weight")
     _refuse_empty(labels, negatives, "negative training row", "loss.pos_weight")
     return list(negatives / positives)

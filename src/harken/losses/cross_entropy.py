@@ -64,7 +64,7 @@ class Bce(Loss):
         self.refuse_unless("multi", labels)
         weights = None
         if self.pos_weight == "balanced":
-            weights = balanced_pos_weights(labels, table.target)
+            weights = balanced_pos_weights(labels, table.targets)
         elif not isinstance(self.pos_weight, str):
             weights = given_weights(labels, self.pos_weight, where="loss.pos_weight")
         return _Bce(weights, self.smoothing)

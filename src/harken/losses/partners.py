@@ -42,6 +42,7 @@ class Partners(nn.Module):
     slots: Tensor
     starts: Tensor
     sizes: Tensor
+    totals: Tensor
 
     def __init__(
         self, ids: Ints, groups: Ints, classes: Ints, num_groups: int, num_classes: int
@@ -59,6 +60,7 @@ class Partners(nn.Module):
             table = torch.from_numpy(values.astype(np.int64))
             table = table if name == "slots" else table.reshape(shape)
             self.register_buffer(name, table, persistent=False)
+        self.register_buffer("totals", self.sizes.sum(1), persistent=False)
         self.num_clips = len(order)
 
     def slot_of(self, rows: Tensor) -> Tensor:
@@ -82,7 +84,7 @@ class Partners(nn.Module):
         others = size - inside.long()
         like = first + (chance[0] * others).long().clamp(max=(others - 1).clamp(min=0))
         like = like + (inside & (like >= own)).long()
-        begin, total = self.starts[group, 0], self.sizes.sum(1)[group]
+        begin, total = self.starts[group, 0], self.totals[group]
         rest = total - size
         unlike = begin + (chance[1] * rest).long().clamp(max=(rest - 1).clamp(min=0))
         unlike = unlike + size * (unlike >= first).long()

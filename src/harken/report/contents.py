@@ -53,6 +53,11 @@ class Contents:
         return "pooled" in self.metrics or "folds" in self.metrics
 
     @property
+    def shares_test(self) -> bool:
+        """Whether all folds were judged on the same held-out clips."""
+        return "pooled" in _mapping(self.metrics.get("valid"))
+
+    @property
     def test(self) -> dict[str, Any]:
         """The results on test clips, pooled over the folds where there are some."""
         return _mapping(self.metrics.get("pooled") or self.metrics.get("test"))

@@ -271,6 +271,39 @@ def reliability(
     return Figure(_svg(figure, "reliability", alt), alt, caption)
 
 
+def intervals(
+    names: Sequence[str], values: Sequence[Sequence[float]], title: str, mark: float, name: str
+) -> Figure | None:
+    """Draw a metric of several subgroups, one below the other, with their intervals.
+
+    Args:
+        names: The subgroups, from top to bottom.
+        values: `(value, low, high)` of each, NaN where unknown.
+        title: The metric in words.
+        mark: The metric of all clips, drawn dotted; NaN for none.
+        name: What parts the clips, for the words.
+    """
+    table = np.asarray(values, dtype=float).reshape(-1, 3)
+    if np.isfinite(table[:, 0]).sum() < 2:
+        return None
+    figure, axes = _axes(5.2, 0.7 + 0.24 * len(names))
+    place = np.arange(len(names))
+    if np.isfinite(mark):
+        axes.axvline(mark, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
+    axes.hlines(place, table[:, 1], table[:, 2], color=ACCENT, linewidth=3, alpha=0.35)
+    axes.plot(table[:, 0], place, "o", color=ACCENT, markersize=5)
+    short = [text if len(text) <= 24 else f"{text[:23]}…" for text in names]
+    axes.set_yticks(place, short, parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    _name_axes(axes, title, "")
+    known = [(n, v) for n, v in zip(names, table[:, 0], strict=True) if np.isfinite(v)]
+    alt = f"{title} by {name}: " + ", ".join(f"{n} {v:.3f}" for n, v in known) + "."
+    dotted = "; dotted: all clips" if np.isfinite(mark) else ""
+    caption = f"{title} by {name}, with 95 % intervals{dotted}."
+    return Figure(_svg(figure, f"by-{_slug(name)}", alt), alt, caption)
+
+
 def wilson(rate: Values, count: npt.NDArray[np.integer], z: float = 1.96) -> tuple[Values, Values]:
     """Return the ends of Wilson's interval of shares `rate` of `count` trials."""
     middle = (rate + z**2 / (2 * count)) / (1 + z**2 / count)

@@ -14,13 +14,14 @@ import polars as pl
 from harken import storage
 from harken.errors import import_extra
 from harken.metrics import LOWER_IS_BETTER, default_monitor
-from harken.report import figures, results
+from harken.report import figures, results, subgroup_tables
 from harken.report.clips import Sound, listen, within
 from harken.report.contents import Contents, read_contents
 from harken.report.figures import Figure
 
 MAX_MISTAKES, MAX_SECONDS, MAX_SOUND_BYTES = 12, 10.0, 2_400_000
 MAX_CELLS, MAX_GROUPS, MAX_QUARANTINED, MAX_CLASSES = 60, 60, 100, 300
+MAX_DRAWN = 24
 
 TASKS = {
     "single": "Tells which of {count} labels a recording has",
@@ -70,6 +71,7 @@ def _sections(contents: Contents) -> dict[str, Any]:
     metrics = results.metrics(contents)
     columns, rows = results.classes(contents)
     confusion = results.confusion(contents)
+    partitions = subgroup_tables.partitions(contents)
     return {
         "contents": contents,
         "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
@@ -83,6 +85,9 @@ def _sections(contents: Contents) -> dict[str, Any]:
         "notes": _notes(contents),
         "folds": results.folds(contents),
         "parts": results.parts(contents),
+        "votes": subgroup_tables.votes(contents),
+        "voters": contents.test.get("vote") or {},
+        "partitions": [(part, _partition_plot(contents, part)) for part in partitions],
         "curves": _curves(contents),
         "confusion": confusion if len(confusion) <= MAX_CELLS else [],
         "mixed_up": results.mixed_up(confusion),
@@ -129,6 +134,17 @@ def _facts(contents: Contents) -> list[tuple[str, str]]:
         ("Backbone", _kind(recipe, "backbone")),
     ]
     return [(name, results.number(value)) for name, value in found if value is not None]
+
+
+def _partition_plot(contents: Contents, part: subgroup_tables.Partition) -> Figure | None:
+    """Draw the subgroups' main metric; very many, and metrics without scale, stay in the table."""
+    if len(part.rows) > MAX_DRAWN:
+        return None
+    overall = {results.title(m.key): m.test.value for m in results.metrics(contents)}
+    values = [row.values[0] for row in part.rows]
+    mark = overall.get(part.metrics[0], float("nan"))
+    names = [row.name for row in part.rows]
+    return figures.intervals(names, values, part.metrics[0], mark, part.column)
 
 
 def _kind(recipe: dict[str, Any], *path: str) -> str | None:

@@ -183,13 +183,19 @@ def folds(contents: Contents) -> tuple[list[str], list[tuple[str, list[str]]], l
     told = contents.metrics.get("folds") or []
     mean, std = contents.metrics.get("mean") or {}, contents.metrics.get("std") or {}
     keys = [m.key for m in metrics(contents) if m.key in mean][:8]
+    seen = contents.metrics.get("valid") or {} if contents.shares_test else {}
+    own = [key for key in keys[:1] if key in (seen.get("mean") or {})]
     rows = []
     for fold in told:
         values = fold.get("test") or {}
         values = values.get("metrics", values)
-        rows.append((str(fold.get("name")), [estimate(values.get(key)).text for key in keys]))
+        valid = fold.get("valid") or {}
+        texts = [estimate(v.get(k)).text for v, ks in ((values, keys), (valid, own)) for k in ks]
+        rows.append((str(fold.get("name")), texts))
     summary = [f"{estimate(mean.get(k)).text} ± {estimate(std.get(k)).text}" for k in keys]
-    return [title(key) for key in keys], rows, summary
+    summary += [f"{estimate(seen['mean'][k]).text} ± {estimate(seen['std'][k]).text}" for k in own]
+    names = [title(key) for key in keys] + [f"{title(key)}, own validation part" for key in own]
+    return names, rows, summary
 
 
 def is_wrong(contents: Contents, frame: pl.DataFrame) -> npt.NDArray[np.bool_]:
@@ -275,7 +281,7 @@ def _mistake(
     facts = [
         (name.replace("_", " "), number(value))
         for name, value in row.items()
-        if name not in _OWN and not name.startswith(("score_", "target_", "table_"))
+        if name not in _OWN and not name.startswith(("score_", "target_", "table_", "threshold_"))
         if name == "group" or (value is not None and str(value) not in shown)
     ]
     return Mistake(row, bool(wrong), best[:3], facts[:MAX_FACTS])

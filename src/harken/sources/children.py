@@ -1,15 +1,16 @@
 """Children who say Korean words, some of whom have a speech-sound disorder.
 
-Every child replaces sounds that it has not mastered yet, such as s by t; a child with a disorder
-lags years behind. So one error means much at nine and nothing at three, a word without difficult
-sounds tells nothing, and a wrong word may be another one said well: age and word belong to the
-decision. Which words are recorded depends on the child too, so the classes are uneven within words.
+Every child replaces the sounds that it has not mastered yet, such as s by t, the less the older it
+is; a child with a disorder lags years behind. So the same half-way s means health at five and a
+disorder at nine, a word without difficult sounds tells nothing, and a wrong word may be another one
+said well: age and word belong to the decision. Children with a disorder often leave difficult words
+out, so classes are uneven within words.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,14 +18,15 @@ import numpy as np
 
 from harken.hangul import FINALS, FIRST, ONSETS, VOWELS, Syllable, syllables
 from harken.seeds import generator
-from harken.sources.utterance import say
+from harken.sources.utterance import Piece, pieces_of, say
 from harken.sources.voice import Row, Sex, Signal, Voice
 
 WORDS = (
-    *("우유", "나무", "오이", "아빠", "무", "포도"),  # nothing to get wrong
-    *("오리", "머리", "물", "사과", "시소", "수박", "고기", "토끼", "기차", "코끼리"),
+    *("우유", "나무", "오이", "무"),  # nothing to get wrong
+    *("오리", "머리", "물", "사과", "시소", "수박"),
+    *("고기", "토끼", "기차", "코끼리", "쌀", "자라"),
 )
-"""What is said. Without its liquid, 오리 (duck) is 오이 (cucumber) and 물 (water) is 무 (radish)."""
+"""What is said. Without liquids, 오리 (duck) is 오이 (cucumber), and 물 (water) is 무 (radish)."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Process:
     """A way in which children simplify words.
 
     Attributes:
-        mastered: Age in years at which half of the typical children have given it up.
+        mastered: Years of age at which typical children are halfway to giving it up.
         onsets: What becomes of letters at the beginning of a syllable.
         finals: What becomes of letters at its end.
     """
@@ -43,21 +45,23 @@ class Process:
 
 
 PROCESSES: dict[str, Process] = {
-    "fronting": Process(3.2, {"ㄱ": "ㄷ", "ㄲ": "ㄸ", "ㅋ": "ㅌ"}, {}),
-    "deaffrication": Process(4.0, {"ㅈ": "ㄷ", "ㅉ": "ㄸ", "ㅊ": "ㅌ"}, {}),
-    "final_loss": Process(3.6, {}, {"ㄹ": "", "ㄱ": ""}),
-    "liquid_loss": Process(4.8, {"ㄹ": "ㅇ"}, {}),
-    "stopping": Process(5.5, {"ㅅ": "ㄷ", "ㅆ": "ㄸ"}, {}),
+    "fronting": Process(3.5, {"ㄱ": "ㄷ", "ㄲ": "ㄸ", "ㅋ": "ㅌ"}, {}),
+    "deaffrication": Process(4.5, {"ㅈ": "ㄷ", "ㅉ": "ㄸ", "ㅊ": "ㅌ"}, {}),
+    "final_loss": Process(4.0, {}, {"ㄹ": "", "ㄱ": ""}),
+    "liquid_loss": Process(5.5, {"ㄹ": "ㅇ"}, {}),
+    "stopping": Process(6.5, {"ㅅ": "ㄷ", "ㅆ": "ㄸ"}, {}),
 }
-"""The processes by name; where two concern one letter, the first that happens wins."""
+"""The processes by name; no two concern one letter."""
 
 AGES = range(2, 11)
 DISORDERED = 3
-"""Every so manieth child has a disorder."""
-YEARS_BEHIND = 6.0
+"""One child in so many has a disorder."""
+YEARS_BEHIND = 5.0
 """How far a child of severity 1 lags behind."""
-STEEPNESS = 0.5
-"""Years over which a process fades."""
+FADING = 1.5
+"""Years in which a process goes from a half to a quarter, or so."""
+LEFT_OUT = 0.6
+"""How much rather (in logits) a child with a disorder leaves a difficult word out."""
 
 Site = Literal["clinic", "school"]
 
@@ -97,7 +101,7 @@ def processes_in(word: str) -> list[str]:
     ]
 
 
-def simplify(word: str, names: list[str]) -> str:
+def simplify(word: str, names: Iterable[str]) -> str:
     """Return what a word becomes under some processes."""
     parts = syllables(word)
     for name in names:
@@ -118,10 +122,27 @@ def _block(syllable: Syllable) -> str:
     return chr(FIRST + onset * len(FINALS) + FINALS.index(syllable.final))
 
 
-def chance(child: Child, name: str) -> float:
-    """Return how likely a child is to simplify a word by a process."""
-    years = PROCESSES[name].mastered + child.lag[name] - child.age
-    return 1 / (1 + math.exp(-years / STEEPNESS))
+def shares(child: Child, word: str, rng: np.random.Generator) -> dict[str, float]:
+    """Return how far each process that can change a word does so, from 0 to 1."""
+    found = {}
+    for name in processes_in(word):
+        years = PROCESSES[name].mastered + child.lag[name] - child.age
+        usual = 1 / (1 + math.exp(-years / FADING))
+        found[name] = float(np.clip(usual + rng.normal(0, 0.1), 0, 1))
+    return found
+
+
+def articulate(word: str, far: Mapping[str, float]) -> list[Piece]:
+    """Return the pieces of a word that processes change, each so far."""
+    plain = pieces_of(word)
+    pieces = plain
+    for name, share in far.items():
+        changed = pieces_of(simplify(word, [name]))
+        pieces = [
+            piece if other == own else own.towards(other, share)
+            for piece, own, other in zip(pieces, plain, changed, strict=True)
+        ]
+    return pieces
 
 
 def draw_children(count: int, seed: int) -> list[Child]:
@@ -137,7 +158,7 @@ def _draw_child(name: str, kind: int, seed: int) -> Child:
     age = AGES[rest % len(AGES)]
     sex: Sex = "female" if rng.random() < 0.5 else "male"
     severity = float(0.3 + 0.7 * rng.beta(1.5, 1.5) if ill else 0.25 * rng.beta(1.2, 3.0))
-    lag = {p: YEARS_BEHIND * severity + 0.6 * float(rng.standard_normal()) for p in PROCESSES}
+    lag = {p: YEARS_BEHIND * severity + 0.5 * float(rng.standard_normal()) for p in PROCESSES}
     # Of children of one age some are taller than others a year older, so a voice tells age badly.
     grown = age + float(rng.normal(0, 1.3)) + (0.5 if sex == "male" else 0.0)
     voice = Voice(
@@ -154,39 +175,47 @@ def _draw_child(name: str, kind: int, seed: int) -> Child:
 
 
 def choose_words(child: Child, count: int, rng: np.random.Generator) -> list[str]:
-    """Return the words that a child is recorded with, each once before any comes again.
-
-    Children with a disorder are asked for difficult words first, and often tire before the end.
-    """
+    """Return the words that a child is recorded with, each once before any comes again."""
+    difficult = np.array([bool(processes_in(word)) for word in WORDS])
     chosen: list[str] = []
     while len(chosen) < count:
-        weight = np.array([0.0 if not processes_in(word) else 1.0 for word in WORDS])
-        luck = rng.gumbel(size=len(WORDS)) + (1.0 if child.label == "ssd" else -0.3) * weight
+        luck = rng.gumbel(size=len(WORDS))
+        if child.label == "ssd":
+            luck -= LEFT_OUT * difficult
         chosen += [WORDS[i] for i in np.argsort(-luck)]
     return chosen[:count]
 
 
 def record(
-    child: Child, said: str, seconds: float, sample_rate: int, rng: np.random.Generator
+    child: Child,
+    pieces: Sequence[Piece],
+    seconds: float,
+    sample_rate: int,
+    rng: np.random.Generator,
 ) -> Signal:
     """Record a child that says something, somewhere within `seconds`."""
-    from scipy.signal import lfilter
-
     pitch, tract = np.exp(rng.standard_normal(2) * (0.05, 0.01))
     voice = replace(
         child.voice, f0=child.voice.f0 * float(pitch), tract=child.voice.tract * float(tract)
     )
-    spoken = say(said, voice, 0.9 * seconds, sample_rate, rng)
-    wave = np.zeros(max(round(seconds * sample_rate), len(spoken)))
+    spoken = say(pieces, voice, 0.9 * seconds, sample_rate, rng)
+    wave = np.zeros(round(seconds * sample_rate))
     start = int(rng.integers(len(wave) - len(spoken) + 1))
     wave[start : start + len(spoken)] = spoken
-    noise = rng.standard_normal(len(wave))
-    if child.site == "school":
-        wave, noise = lfilter([0.6], [1, -0.4], wave), lfilter([0.3], [1, -0.9], noise)
+    wave, noise = _through_room(child.site, wave, rng.standard_normal(len(wave)))
     quiet = rng.uniform(28, 40) if child.site == "clinic" else rng.uniform(16, 26)
-    wave = wave + noise / noise.std() * spoken.std() * 10 ** (-quiet / 20)
+    wave = wave + noise / noise.std() * wave.std() * 10 ** (-quiet / 20)
     scaled: Signal = wave * rng.uniform(0.3, 0.9) / np.abs(wave).max()
     return scaled
+
+
+def _through_room(site: Site, wave: Signal, noise: Signal) -> tuple[Signal, Signal]:
+    """Dull the microphone of the school, and give its room a lower noise."""
+    from scipy.signal import lfilter  # slow to import, and only made-up voices need it
+
+    if site == "clinic":
+        return wave, noise
+    return lfilter([0.6], [1, -0.4], wave), lfilter([0.3], [1, -0.9], noise)
 
 
 def children(
@@ -197,17 +226,18 @@ def children(
         words = choose_words(child, clips_per_speaker, generator(seed, "words", child.name))
         for number, word in enumerate(words):
             rng = generator(seed, "children", child.name, number)
-            wrong = [name for name in processes_in(word) if rng.random() < chance(child, name)]
-            said = simplify(word, wrong)
+            far = shares(child, word, rng)
             row: Row = {
                 "id": f"{child.name}_{number + 1:02d}",
                 "label": child.label,
                 "speaker": child.name,
                 "age": child.age,
                 "word": word,
-                "said": said,
+                "said": simplify(word, [name for name, share in far.items() if share > 0.5]),
+                "distortion": round(max(far.values(), default=0.0), 3),
                 "sex": child.sex,
                 "severity": round(child.severity, 3),
                 "site": child.site,
             }
-            yield row, record(child, said, seconds * rng.uniform(0.8, 1.2), sample_rate, rng)
+            pieces, length = articulate(word, far), seconds * rng.uniform(0.8, 1.2)
+            yield row, record(child, pieces, length, sample_rate, rng)

@@ -19,12 +19,14 @@ from harken import storage
 from harken.choice import nearest
 from harken.errors import DataError
 from harken.manifest import Manifest
+from harken.sources.children import children
 from harken.sources.source import Source
-from harken.sources.vowels import Row, vowels
+from harken.sources.voice import Row
+from harken.sources.vowels import vowels
 
 Style = Callable[[int, int, float, int, int], Iterator[tuple[Row, npt.NDArray[np.float64]]]]
 
-STYLES: dict[str, Style] = {"vowels": vowels}
+STYLES: dict[str, Style] = {"vowels": vowels, "children": children}
 """What can be made, by name.
 
 `style(speakers, clips_per_speaker, seconds, sample_rate, seed)` yields each clip's columns (with
@@ -32,7 +34,7 @@ STYLES: dict[str, Style] = {"vowels": vowels}
 and one entry here; a plug-in adds its own entry.
 """
 
-TABLE, SETTINGS = "clips.csv", "synthetic.json"
+TABLE, SETTINGS, SCORES = "clips.csv", "synthetic.json", "severity.csv"
 
 
 class Synthetic(Source):
@@ -40,13 +42,21 @@ class Synthetic(Source):
 
     `vowels`: sustained a, i, u of clear and of rough or breathy voices, the label belonging to the
     speaker as in a clinic. Columns: id, path, label, speaker, sex, age, vowel, take, severity.
+
+    `children`: Korean words of children of 2 to 10, typically developing (td) or with a
+    speech-sound disorder (ssd). All replace difficult sounds, the less the older they are, and
+    disordered children for years longer, so that age and word belong to the decision. Columns: id,
+    path, label, speaker, age, word, said (what became of the word), distortion (0 to 1), sex,
+    severity, site.
+
+    Beside the table lies `severity.csv`, a severity from 0 to 1 for each speaker.
     """
 
     kind: Literal["synthetic"] = "synthetic"
     style: str = "vowels"
-    """What is made; `vowels` is the one that comes with harken."""
+    """What is made: `vowels`, `children`, or what a plug-in adds."""
     speakers: int = Field(30, ge=4)
-    """Number of speakers; half of them of each label."""
+    """Number of speakers: of `vowels`, half are rough; of `children`, a third are ssd."""
     clips_per_speaker: int = Field(12, ge=1)
     """Number of clips of each speaker."""
     seconds: float = Field(1.25, ge=0.2, le=60.0)
@@ -108,7 +118,8 @@ class Synthetic(Source):
                 fix="another data.source.path, or remove the folder",
             )
         frame = pl.read_csv(table)
-        complete = all((folder / name).is_file() for name in frame["path"])
+        names = [*frame["path"], *([SCORES] if "severity" in frame.columns else [])]
+        complete = all((folder / name).is_file() for name in names)
         return frame if complete else None
 
     def _make(self, folder: Path) -> pl.DataFrame:
@@ -121,6 +132,9 @@ class Synthetic(Source):
             storage.write_atomic(folder / name, wav_bytes(wave, self.sample_rate))
             rows.append({"id": row["id"], "path": name, **row})
         frame = pl.DataFrame(rows)
+        if "severity" in frame.columns:
+            scores = frame.select("speaker", "severity").unique(maintain_order=True)
+            storage.write_atomic(folder / SCORES, scores.write_csv())
         storage.write_atomic(folder / SETTINGS, self._settings())
         # The table comes last: a folder with a table is a complete one.
         storage.write_atomic(folder / TABLE, frame.write_csv())

@@ -2,7 +2,8 @@
 
 A word becomes pieces, each with a standing vocal tract and gains of voice, breath and noise: a
 stop is a silence, a burst, a breath and a bent beginning of its vowel. Pieces are filtered one by
-one and blended where they meet.
+one and blended where they meet; a piece may also lie between two, as a sound does that is neither
+quite s nor quite t.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ UPPER = (3400.0, 4500.0, 5500.0, 6500.0)
 
 GLIDES = {
     **dict(zip("ㅑㅕㅛㅠㅒㅖ", ("ㅣㅏ", "ㅣㅓ", "ㅣㅗ", "ㅣㅜ", "ㅣㅐ", "ㅣㅔ"), strict=True)),
-    **dict(zip("ㅘㅝㅙㅞㅚㅟㅢ", ("ㅗㅏ", "ㅜㅓ", "ㅗㅐ", "ㅜㅔ", "ㅜㅔ", "ㅜㅣ", "ㅡㅣ"), strict=True)),
+    **dict(
+        zip("ㅘㅝㅙㅞㅚㅟㅢ", ("ㅗㅏ", "ㅜㅓ", "ㅗㅐ", "ㅜㅔ", "ㅜㅔ", "ㅜㅣ", "ㅡㅣ"), strict=True)
+    ),
 }
 """Vowels that begin with another one."""
 
@@ -79,6 +82,8 @@ BLEND = 0.016
 """Seconds over which neighbouring pieces are blended."""
 WARM_UP = 0.02
 """Seconds that a filter runs before it is heard."""
+SHORTEST = 0.002
+"""Seconds below which a piece is left out."""
 
 
 @dataclass(frozen=True)
@@ -101,70 +106,87 @@ class Piece:
     hiss: float = 0.0
     pitch: float = 4000.0
 
+    def towards(self, other: Piece, share: float) -> Piece:
+        """Return the piece that is this one at share 0 and the other one at share 1."""
+
+        def between(a: float, b: float) -> float:
+            return a + share * (b - a)
+
+        one, two, three = map(between, self.formants, other.formants)
+        names = ("seconds", "voice", "breath", "hiss", "pitch")
+        values = {name: between(getattr(self, name), getattr(other, name)) for name in names}
+        return Piece(formants=(one, two, three), **values)
+
 
 def pieces_of(word: str) -> list[Piece]:
-    """Return what a word of Hangul consists of, at a speaking rate of about four syllables a second.
+    """Return what a word of Hangul consists of, at about four syllables a second.
 
-    A word without Hangul gives nothing.
+    Every syllable has the same places for its onset and its end, some of no length, so that words
+    of the same vowels can be blended piece by piece. A word without Hangul gives nothing.
     """
     return [piece for syllable in syllables(word) for piece in _syllable(syllable)]
 
 
 def _syllable(syllable: Syllable) -> Iterator[Piece]:
-    path = [VOWELS[letter] for letter in GLIDES.get(syllable.vowel, syllable.vowel)]
-    glide = GLIDES.get(syllable.vowel, syllable.vowel)[0]
-    yield from _onset(syllable.onset, path[0], is_front=glide in "ㅣ")
+    letters = GLIDES.get(syllable.vowel, syllable.vowel)
+    path = [VOWELS[letter] for letter in letters]
+    yield from _onset(syllable.onset, path[0], is_front=letters[0] == "ㅣ")
     for begin in path[:-1]:
         yield Piece(0.05, begin, voice=0.9)
     yield Piece(0.15, path[-1], voice=1.0)
-    if syllable.final:
-        yield from _final(SPOKEN_FINALS[syllable.final], path[-1])
+    yield from _final(SPOKEN_FINALS.get(syllable.final, ""), path[-1])
 
 
-def _onset(letter: str, vowel: Formants, *, is_front: bool) -> Iterator[Piece]:
+def _onset(letter: str, vowel: Formants, *, is_front: bool) -> tuple[Piece, ...]:
+    """Return closure, noise, breath, and the beginning of the vowel."""
+    none = Piece(0.0, vowel, voice=0.9)
     if letter in STOPS:
-        yield from _stop(letter, vowel)
-    elif letter in NASALS and letter != "ㅇ":
+        return _stop(letter, vowel)
+    if letter in NASALS and letter != "ㅇ":
         place, murmur = NASALS[letter]
-        yield Piece(0.07, murmur, voice=0.45)
-        yield Piece(0.03, _towards(vowel, place), voice=0.9)
-    elif letter == "ㄹ":
-        yield Piece(0.045, LIQUID, voice=0.3)
-        yield Piece(0.03, _towards(vowel, "teeth"), voice=0.8)
-    elif letter in "ㅅㅆ":
+        bend = Piece(0.03, _towards(vowel, place), voice=0.9)
+        return Piece(0.07, murmur, voice=0.45), none, none, bend
+    bend = Piece(0.03, _towards(vowel, "teeth"), voice=0.8)
+    if letter == "ㄹ":
+        return Piece(0.045, LIQUID, voice=0.3), none, none, bend
+    if letter in "ㅅㅆ":
         # Before i the tongue lies further back, and the noise lower.
         pitch = 4300.0 if is_front else 6000.0
-        tense = letter in TENSE
-        yield Piece(0.13 if tense else 0.1, vowel, hiss=0.6 if tense else 0.45, pitch=pitch)
-        yield Piece(0.03, _towards(vowel, "teeth"), voice=0.7, breath=0.0 if tense else 0.4)
-    elif letter == "ㅎ":
-        yield Piece(0.07, vowel, breath=0.6)
+        loudness, seconds = (0.6, 0.13) if letter in TENSE else (0.45, 0.1)
+        hiss = Piece(seconds, vowel, hiss=loudness, pitch=pitch)
+        return none, hiss, Piece(0.015, vowel, breath=0.4), bend
+    if letter == "ㅎ":
+        return none, none, Piece(0.07, vowel, breath=0.6), none
+    return none, none, none, none
 
 
-def _stop(letter: str, vowel: Formants) -> Iterator[Piece]:
+def _stop(letter: str, vowel: Formants) -> tuple[Piece, ...]:
     place = STOPS[letter]
     bent, burst = _towards(vowel, place), BURSTS[place]
-    yield Piece(0.08 if letter in TENSE else 0.05, bent)
+    noise = Piece(0.012, bent, hiss=0.8, pitch=burst)
     if letter in AFFRICATES:
-        yield Piece(0.07 if letter in ASPIRATED else 0.045, bent, hiss=0.5, pitch=burst)
-    else:
-        yield Piece(0.012, bent, hiss=0.8, pitch=burst)
-    if letter not in TENSE:
-        yield Piece(0.06 if letter in ASPIRATED else 0.025, bent, breath=0.5)
-    yield Piece(0.035, bent, voice=0.8)
+        seconds = 0.07 if letter in ASPIRATED else 0.045
+        noise = Piece(seconds, bent, hiss=0.5, pitch=burst)
+    breath = 0.06 if letter in ASPIRATED else 0.0 if letter in TENSE else 0.025
+    return (
+        Piece(0.08 if letter in TENSE else 0.05, bent),
+        noise,
+        Piece(breath, bent, breath=0.5),
+        Piece(0.035, bent, voice=0.8),
+    )
 
 
-def _final(letter: str, vowel: Formants) -> Iterator[Piece]:
+def _final(letter: str, vowel: Formants) -> tuple[Piece, Piece]:
+    """Return the end of the vowel, and what closes it."""
     if letter in NASALS:
         place, murmur = NASALS[letter]
-        yield Piece(0.03, _towards(vowel, place), voice=0.8)
-        yield Piece(0.09, murmur, voice=0.4)
-    elif letter == "ㄹ":
-        yield Piece(0.11, LIQUID, voice=0.6)
-    else:
+        return Piece(0.03, _towards(vowel, place), voice=0.8), Piece(0.09, murmur, voice=0.4)
+    if letter == "ㄹ":
+        return Piece(0.0, vowel, voice=0.9), Piece(0.11, LIQUID, voice=0.6)
+    if letter:
         bent = _towards(vowel, STOPS[letter])
-        yield Piece(0.03, bent, voice=0.6)
-        yield Piece(0.07, bent)
+        return Piece(0.03, bent, voice=0.6), Piece(0.07, bent)
+    return Piece(0.0, vowel, voice=0.9), Piece(0.0, vowel)
 
 
 def _towards(vowel: Formants, place: str) -> Formants:
@@ -174,12 +196,16 @@ def _towards(vowel: Formants, place: str) -> Formants:
 
 
 def say(
-    word: str, voice: Voice, seconds: float, sample_rate: int, rng: np.random.Generator
+    pieces: Sequence[Piece],
+    voice: Voice,
+    seconds: float,
+    sample_rate: int,
+    rng: np.random.Generator,
 ) -> Signal:
-    """Say a word of Hangul at its natural rate, or faster where it would last longer.
+    """Say a word at its natural rate, or faster where it would last longer.
 
     Args:
-        word: The word; every clip of it differs a little in the lengths of its sounds.
+        pieces: The word; every time it is said, the lengths of its sounds differ a little.
         voice: Who says it.
         seconds: The longest that it may last.
         sample_rate: Samples a second.
@@ -188,7 +214,7 @@ def say(
     Returns:
         `(samples,)` of unit peak.
     """
-    pieces = pieces_of(word)
+    pieces = [piece for piece in pieces if piece.seconds >= SHORTEST]
     times = np.array([piece.seconds for piece in pieces])
     times = times * np.exp(0.12 * rng.standard_normal(len(times)) + 0.1 * rng.standard_normal())
     times *= min(1.0, seconds / times.sum())
@@ -227,7 +253,8 @@ def _track(
     levels = np.repeat([0.0, *gains, 0.0], 2)[1:-1]
     # The word's own beginning and end lie inside it.
     knots[:2], knots[-2:] = knots[:2] + 0.004, knots[-2:] - 0.004
-    return np.interp(np.arange(samples) / sample_rate, knots, levels)
+    track: Signal = np.interp(np.arange(samples) / sample_rate, knots, levels)
+    return track
 
 
 def _through_tract(

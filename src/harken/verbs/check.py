@@ -25,7 +25,7 @@ from harken.audit import (
 from harken.checkpoint import RunFolder
 from harken.dataset import Rows
 from harken.errors import HarkenError
-from harken.labels import Labels
+from harken.labels import Labels, required_names
 from harken.loader import even_batches
 from harken.manifest import Manifest
 from harken.pcm_cache import PcmCache
@@ -91,7 +91,7 @@ def _parted(
     recipe: Recipe, manifest: Manifest, labels: Labels, target: Floats
 ) -> tuple[list[Fold], list[Finding]]:
     split = recipe.data.split
-    names = None if labels.task == "regression" else labels.names
+    names = required_names(labels, manifest)
     try:
         folds = split.assign(manifest, labels.strata(manifest), recipe.seed, names)
     except HarkenError as error:

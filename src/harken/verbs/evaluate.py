@@ -19,6 +19,7 @@ from harken.labels import Labels
 from harken.loader import Loader, Order
 from harken.losses import LossModule, default_loss
 from harken.manifest import Manifest
+from harken.multi_hot import TargetTable, is_empty
 from harken.model import Classifier
 from harken.predictor import (
     Predictor,
@@ -145,7 +146,7 @@ def _evaluate_table(folder: RunFolder, on: str, csv: bool, told: Told | None) ->
         "test",
         "",
     )
-    if np.isnan(corpus.target).all():
+    if is_empty(corpus.target):
         metrics = _no_metrics(labels, corpus)
     else:
         metrics = summarise_predictions(recipe, labels, frame, corpus.notes)
@@ -284,7 +285,7 @@ class Clips(Protocol):
         """What is learned."""
 
     @property
-    def target(self) -> npt.NDArray[np.float32]:
+    def target(self) -> TargetTable:
         """float32 `(clips, classes)`."""
 
 

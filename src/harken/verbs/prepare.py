@@ -16,8 +16,9 @@ from harken.covariates import Covariates, TrainingTable
 from harken.dataset import ClipDataset
 from harken.derive import apply_all
 from harken.errors import ConfigError
-from harken.labels import Labels
+from harken.labels import Labels, required_names
 from harken.manifest import Manifest
+from harken.multi_hot import TargetTable, some_rows
 from harken.pcm_cache import PcmCache, Quarantined
 from harken.recipe import Recipe
 from harken.sources import Source
@@ -34,7 +35,7 @@ class Corpus:
     Attributes:
         manifest: The usable clips.
         labels: What is learned.
-        target: float32 `(clips, classes)`.
+        target: float32 `(clips, classes)`, an array or what reads like one.
         cache: Their decoded audio.
         quarantined: The recordings that were left out, with reasons.
         notes: What a person should know about the table.
@@ -44,7 +45,7 @@ class Corpus:
 
     manifest: Manifest
     labels: Labels
-    target: npt.NDArray[np.float32]
+    target: TargetTable
     cache: PcmCache
     quarantined: list[Quarantined]
     notes: list[str] = field(default_factory=list)
@@ -63,7 +64,7 @@ class Corpus:
         """Return what a loss may count on training rows."""
         nothing = np.zeros((len(self.manifest), 0), dtype=np.float32)
         values = nothing if self.values is None else self.values
-        return TrainingTable(self.target[rows], self.covariates, values[rows], rows)
+        return TrainingTable(some_rows(self.target, rows), self.covariates, values[rows], rows)
 
     @property
     def weight(self) -> npt.NDArray[np.float32]:
@@ -150,9 +151,9 @@ def open_corpus(
         DataError: a target or (with `on_bad_audio: stop`) a recording cannot be used.
     """
     # A wrong label is cheaper to find than a wrong recording, so it is looked for first.
-    labels.encode(manifest)
+    labels.targets(manifest)
     found = decode_clips(recipe, manifest, told)
-    target = labels.encode(found.manifest)
+    target = labels.targets(found.manifest)
     return Corpus(found.manifest, labels, target, found.cache, found.quarantined)
 
 
@@ -184,7 +185,7 @@ def prepare(recipe: Recipe, told: Told | None = None) -> tuple[Corpus, list[Fold
         corpus.manifest,
         labels.strata(corpus.manifest),
         recipe.seed,
-        None if labels.task == "regression" else labels.names,
+        required_names(labels, corpus.manifest),
     )
     digests = [corpus.cache.digest(i) for i in range(len(corpus.manifest))]
     check_splits(corpus.manifest, folds, digests)

@@ -18,7 +18,7 @@ from harken.checkpoint import RunFolder, environment
 from harken.embedder import Wanted
 from harken.embeddings import Embeddings, read_embeddings
 from harken.errors import ConfigError, DataError, RunError
-from harken.labels import Labels
+from harken.labels import Labels, required_names
 from harken.manifest import Manifest
 from harken.predictor import read_run_recipe
 from harken.probe import Kind, Probe, Rows, fit_probe
@@ -313,7 +313,7 @@ def _of_recipe(recipe: Recipe, table: str) -> Iterator[Bench]:
     usable = labels.usable(manifest)
     notes = [f"{int((~usable).sum())} clips without a target are left out"] * (not usable.all())
     manifest, left_out = _with_embedding(recipe, manifest.filter(usable), made)
-    names = None if labels.task == "regression" else labels.names
+    names = required_names(labels, manifest)
     folds = recipe.data.split.assign(manifest, labels.strata(manifest), recipe.seed, names)
     check_splits(manifest, folds)
     for fold in folds:

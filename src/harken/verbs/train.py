@@ -23,6 +23,7 @@ from harken.labels import Labels
 from harken.loader import Balanced, Loader, Order, Shuffled
 from harken.losses import LossModule, default_loss
 from harken.model import Classifier
+from harken.multi_hot import label_counts, some_rows
 from harken.pcm_cache import Quarantined
 from harken.predictor import new_classifier, read_run_recipe
 from harken.recipe import Recipe, dump_recipe
@@ -244,13 +245,14 @@ def training_set(recipe: Recipe, corpus: Corpus, rows: Rows) -> ClipDataset:
 
 
 def _order(recipe: Recipe, examples: ClipDataset) -> Order:
+    clips = recipe.train.epoch_clips
     if recipe.train.sampler == "shuffle":
-        return Shuffled(examples, recipe.train.batch_size)
-    if np.nansum(examples.target[examples.rows]) == 0:
+        return Shuffled(examples, recipe.train.batch_size, clips)
+    if not label_counts(some_rows(examples.target, examples.rows))[0].any():
         raise ConfigError(
             "balancing needs classes", where="train.sampler", fix="train.sampler=shuffle"
         )
-    return Balanced(examples, recipe.train.batch_size)
+    return Balanced(examples, recipe.train.batch_size, clips)
 
 
 def build_model(
@@ -260,6 +262,7 @@ def build_model(
     seed_torch(recipe.seed, "init")
     model = new_classifier(recipe, labels, corpus.covariates)
     table = corpus.training_table(rows)
+    recipe.heads.check(table)
     loss = (recipe.loss or default_loss(labels.task)).build(labels, table)
     loss.attach(model.embedding_dim)
     device = pick_device(recipe.train.device)
