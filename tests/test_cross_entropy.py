@@ -96,3 +96,9 @@ def test_bce_smoothing_moves_targets_towards_one_half(logits: Tensor) -> None:
     moved = torch.tensor(ONE_HOT) * 0.8 + 0.1
     theirs = F.binary_cross_entropy_with_logits(logits, moved, reduction="none").mean(1)
     torch.testing.assert_close(ours, theirs)
+
+
+def test_bce_takes_soft_targets(logits: Tensor) -> None:
+    soft = torch.rand(10, 3, generator=torch.Generator().manual_seed(4))
+    theirs = F.binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(1)
+    torch.testing.assert_close(value(Bce(), MULTI, logits, soft), theirs)

@@ -12,13 +12,13 @@ SOURCE = Path(__file__).parents[1] / "src" / "harken"
 LAYERS = """
 errors native plain_pickle hangul choice storage tables score_files seeds permutation
 manifest target legacy_settings multi_hot labels derive covariates difficulty deal split check
-containers decode audit audio sources pcm_index pcm_fill pcm_cache
+unpack containers decode audit audio sources pcm_index pcm_fill pcm_cache
 batch augment dataset loader
-frontends backbones pooling conditioning heads model
+tokens frontends backbones pooling conditioning heads model
 losses schedules optim sam ema legacy_weights
-subgroups thresholds threshold_rules calibrate ranking weighted bootstrap metrics by_group votes
-checkpoint track recipe recipe_help inference feature_memory trainer soundness predictor
-embedder embeddings probe
+subgroups thresholds threshold_rules calibrate ranking tagging weighted bootstrap metrics by_group votes
+checkpoint track recipe recipe_help inference feature_memory trainer pretraining soundness predictor
+embedder embeddings ngrams probe
 report explain verbs cli __init__ __main__
 """.split()  # noqa: SIM905
 

@@ -23,6 +23,7 @@ from harken.predictor import load
 from harken.recipe import Recipe, validate
 from harken.thresholds import decide
 from harken.verbs.evaluate import evaluate, summarise_folds
+from harken.verbs.explain import explain
 from harken.verbs.measure import arrays_of, limits_of, one_row_a_clip, summarise_predictions
 from harken.verbs.train import train
 
@@ -204,6 +205,17 @@ def test_files_are_predicted_with_what_is_known_of_them(run: RunFolder) -> None:
     assert json.loads(done.stdout)["decision"] == row["decision"], done.output
     with pytest.raises(DataError, match="'age' must be a number, and this is 'four'"):
         predictor.predict([clip], covariates={"age": "four"})
+
+
+def test_an_explanation_decides_as_a_prediction_does(run: RunFolder, tmp_path: Path) -> None:
+    clip = run.path.parent / "clips" / "5_cup_0.wav"
+    told = {"age": 4}
+    expected = load(run.folds[0].path).predict([clip], covariates=told)["decision"][0]
+    method = "integrated_gradients"
+    (made,) = explain(run.path, [clip], method, out=tmp_path, words=["points=2"], covariates=told)
+    assert made.explanation.decision == expected
+    with pytest.raises(DataError, match="no column 'age'"):
+        explain(run.path, [clip], method, out=tmp_path, words=["points=2"])
 
 
 def over(table: Path, **sections: Any) -> Recipe:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier
@@ -12,6 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from harken.calibrate import Calibrate
 from harken.errors import ConfigError, DataError
 from harken.labels import Labels
+from harken.manifest import Manifest
 from harken.probe import GRIDS, Rows, fit_probe
 
 SINGLE = Labels("single", ("a", "b", "c"), ("label",))
@@ -181,6 +183,19 @@ def test_thresholds_and_temperature_come_from_validation_rows() -> None:
     assert found.calibration.thresholds is not None
     assert fit_probe("ridge", MULTI, train, valid).calibration.temperature != 1.0
     assert fit_probe("logistic", MULTI, train, valid).calibration.temperature == 1.0
+
+
+def test_thresholds_by_a_column_of_the_clips() -> None:
+    train, valid = cloud(MULTI, 100, 0), cloud(MULTI, 40, 1)
+    valid.target[3] = np.nan
+    names = [f"c{i}" for i in range(40)]
+    words = ["cup", "bee"] * 20
+    clips = Manifest(pl.DataFrame({"id": names, "path": names, "word": words}))
+    rule = Calibrate(thresholds={"kind": "f1", "by": "word"})
+    found = fit_probe("logistic", MULTI, train, valid, rule, clips=clips)
+    assert set(found.calibration.subgroups) == {"bee", "cup"}
+    limits = np.asarray(found.calibration.limits(MULTI, clips))
+    assert limits[0].tolist() == list(found.calibration.subgroups["cup"])
 
 
 @pytest.mark.parametrize(

@@ -314,3 +314,22 @@ def test_fsdd_published_split(fsdd: Path) -> None:
     assert sizes(fold) == {"train": 2430, "valid": 270, "test": 300}
     assert np.bincount(strata[fold.split == "valid"]).tolist() == [27] * 10
     check_splits(manifest, [fold])
+
+
+@pytest.mark.parametrize("kind", [{"kind": "fold"}, {"kind": "kfold", "folds": 3}])
+def test_validation_may_be_left_out_where_the_last_epoch_is_kept(
+    kind: dict[str, object], tiny_table: Path, tmp_path: Path
+) -> None:
+    from harken.errors import ConfigError
+    from harken.verbs.train import train
+    from test_trainer import tiny_recipe
+
+    source = {"kind": "table", "path": str(tiny_table), "group": "speaker"}
+    data = {"source": source, "target": "label", "split": {**kind, "valid": 0}}
+    last = {"epochs": 1, "batch_size": 6, "keep": "last"}
+    run = train(tiny_recipe(tiny_table, data=data, train=last), tmp_path / "run", folds="1")
+    parts = run.folds[0].read_table("splits.parquet")["split"]
+    assert set(parts) == {"train", "test"}
+    assert (parts == "train").sum() == 24
+    with pytest.raises(ConfigError, match="choosing the best epoch needs validation clips"):
+        train(tiny_recipe(tiny_table, data=data, train={"epochs": 1}), tmp_path / "other")

@@ -120,6 +120,10 @@ def test_multi_label_metrics_are_scikit_learns(repeated: bool) -> None:
     expected = {
         "average_precision": sk.average_precision_score(target, score),
         "roc_auc": sk.roc_auc_score(target, score),
+        "d_prime": 2**0.5 * stats.norm.ppf(sk.roc_auc_score(target, score)),
+        "lwlrap": sk.label_ranking_average_precision_score(
+            target, score, sample_weight=target.sum(axis=1)
+        ),
         **averaged(target, chosen, 4),
         "hamming_loss": sk.hamming_loss(target, chosen),
         "subset_accuracy": sk.accuracy_score(target, chosen),

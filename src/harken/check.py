@@ -75,7 +75,7 @@ def overlaps(
 
 
 def _clips(manifest: Manifest, fold: Fold, digests: Sequence[str | None] | None) -> pl.DataFrame:
-    columns = {"clip": np.arange(len(manifest)), "split": fold.split}
+    columns = {"clip": np.arange(len(manifest)), "split": _parts(fold)}
     frame = pl.DataFrame(columns).with_columns(manifest.frame["path"])
     if "group" in manifest:
         frame = frame.with_columns(manifest.frame["group"])
@@ -85,11 +85,21 @@ def _clips(manifest: Manifest, fold: Fold, digests: Sequence[str | None] | None)
     return frame.filter(pl.col("split") != "")
 
 
+def _parts(fold: Fold) -> pl.Series:
+    """Return each clip's part; millions of Python's strings would take seconds to read."""
+    names = ["", "train", "valid", "test"]
+    codes = np.zeros(len(fold.split), dtype=np.uint8)
+    for code, name in enumerate(names):
+        codes[fold.split == name] = code
+    return pl.Series(names).gather(codes)
+
+
 def _pairs(frame: pl.DataFrame, kind: str) -> pl.DataFrame:
     """Return the values in two parts with the first clip that has them, and the first elsewhere."""
     known = frame.filter(pl.col(kind).is_not_null())
     # Counting distinct pairs is much cheaper than looking into every group of a sound table.
-    is_torn = known.select(kind, "split").n_unique() > known[kind].n_unique()
+    count = known[kind].n_unique()
+    is_torn = count < known.height and known.select(kind, "split").n_unique() > count
     torn = known.filter(pl.col("split").n_unique().over(kind) > 1 if is_torn else pl.lit(False))
     elsewhere = pl.col("split") != pl.col("split").first()
     return (

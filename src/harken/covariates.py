@@ -101,7 +101,7 @@ class Known:
             raise DataError(f"the covariate {config.name!r} is empty", where=origin)
         default = UNKNOWN if config.on_missing == "unknown" else None
         if config.default is not None:
-            text = str(config.default)
+            text = str(as_text(pl.Series([config.default]))[0])
             if text not in names:
                 raise ConfigError(
                     f"the default {text!r} is none of the training rows' values of "

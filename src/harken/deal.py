@@ -107,7 +107,9 @@ class Deck:
 
     def _counts(self, pool: Flags) -> tuple[Ints, Ints, Any]:
         rows = np.flatnonzero(pool)
-        units = np.unique(self.units[rows], return_inverse=True)[1].astype(np.int64)
+        present = np.zeros(int(self.units.max()) + 1, dtype=bool)
+        present[self.units[rows]] = True
+        units = (np.cumsum(present) - 1)[self.units[rows]]
         strata = None if self.strata is None else self.strata[rows]
         return rows, units, count_strata(units, strata)
 
@@ -135,6 +137,8 @@ def number_units(manifest: Manifest, grouped: bool) -> Ints:
 
 def _number(column: pl.Series) -> Ints:
     """Number the distinct values in the order of their first appearance."""
+    if column.n_unique() == len(column):
+        return np.arange(len(column))
     values = column.unique(maintain_order=True).alias("value").to_frame().with_row_index("number")
     cells = column.alias("value").to_frame()
     numbers = cells.join(values, on="value", how="left", maintain_order="left")["number"]
@@ -199,8 +203,7 @@ def carve(
     share = num_clips / sizes.sum() if num_units is None else num_units / len(sizes)
     shares = np.array([share, 1 - share]).clip(1e-9, 1)
     taken = _deal(counts, shares, num_units, True, rng) == 0
-    while taken.sum() < (num_units or 1):
-        taken[_best_to_move(counts, taken, shares)] = True
+    _fill_up(counts, taken, shares, num_units or 1)
     return np.asarray(taken)
 
 
@@ -215,7 +218,12 @@ def _deal(
     part = np.full(counts.shape[0], -1, dtype=np.int64)
     _cut(part, _fingerprints(counts), shares, rng)
     if (part < 0).sum() > MANY_UNITS:
-        _cut(part, _rough_fingerprints(counts), shares, rng)
+        # Kinds of few units gave the small part none, which the rest makes up for.
+        lacking = shares * len(part) - np.bincount(part[part >= 0], minlength=len(shares))
+        lacking = lacking.clip(0)
+        kinds = np.zeros(len(part), dtype=np.uint64)
+        kinds[part < 0] = _rough_fingerprints(counts[part < 0])
+        _cut(part, kinds, lacking / lacking.sum(), rng)
     dealt = [np.asarray(counts[part == p].sum(axis=0)) for p in range(len(shares))]
     filled, goal = np.stack(dealt), np.outer(shares, counts.sum(axis=0)).clip(1e-12)
     total = counts.sum(axis=0)
@@ -262,25 +270,47 @@ def _fingerprints(counts: sparse.csr_array) -> npt.NDArray[np.uint64]:
 
 
 def _rough_fingerprints(counts: sparse.csr_array) -> npt.NDArray[np.uint64]:
-    """Return a number for every unit's largest stratum and magnitude."""
+    """Return a number for every unit's largest stratum (of equal ones the rarest) and magnitude."""
     is_total = counts.indices == counts.shape[1] - 1
     magnitude = np.floor(np.log2(counts.data[is_total]))
     data = np.where(is_total, 0, counts.data)
     peak = np.repeat(np.maximum.reduceat(data, counts.indptr[:-1]), np.diff(counts.indptr))
     unit = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
     at_peak = np.flatnonzero(data == peak)
+    total = counts.sum(axis=0)[counts.indices[at_peak]]
+    at_peak = at_peak[np.argsort(-total, kind="stable")]
     largest = np.zeros(counts.shape[0])
     largest[unit[at_peak]] = counts.indices[at_peak]
     return np.asarray(largest * 64 + magnitude, dtype=np.uint64)
 
 
-def _best_to_move(counts: sparse.csr_array, taken: Flags, shares: Floats) -> int:
-    """Return the unit left whose taking raises chi-square least, sparing strata's last units."""
+def _fill_up(counts: sparse.csr_array, taken: Flags, shares: Floats, num_units: int) -> None:
+    """Take units until there are enough: those that raise chi-square least, one after the other."""
     goal = np.outer(shares, counts.sum(axis=0)).clip(1e-12)
     inside, outside = counts[taken].sum(axis=0), counts[~taken].sum(axis=0)
+    missing = num_units - int(taken.sum())
+    while missing > 0:
+        free = np.flatnonzero(~taken)
+        rows, some = counts[free], missing
+        if len(free) > MANY_UNITS:
+            # To weigh all units again after each step would take hours where there are millions.
+            cost = _costs(rows, inside, outside, goal)
+            best = np.sort(np.argpartition(cost, MANY_UNITS)[:MANY_UNITS])
+            free, rows, some = free[best], rows[best], min(missing, MANY_UNITS // 4)
+        left = np.zeros(len(free))
+        for _ in range(some):
+            unit = int((_costs(rows, inside, outside, goal) + left).argmin())
+            left[unit], taken[free[unit]] = np.inf, True
+            moved = rows[[unit]].toarray()[0]
+            inside, outside = inside + moved, outside - moved
+        missing -= some
+
+
+def _costs(counts: sparse.csr_array, inside: Floats, outside: Floats, goal: Floats) -> Floats:
+    """Return what taking each unit adds to chi-square, sparing strata's last units."""
     slope = 2 * (inside - goal[0]) / goal[0] - 2 * (outside - goal[1]) / goal[1]
-    cost = counts @ slope + counts.power(2) @ (1 / goal).sum(axis=0)
-    last = np.logical_or.reduceat(counts.data >= outside[counts.indices], counts.indptr[:-1])
+    curve = (1 / goal).sum(axis=0)
+    each = counts.data * (slope[counts.indices] + counts.data * curve[counts.indices])
     # Whole units are better than none, so the last of a stratum are taken when nothing else is.
-    cost = np.where(last, cost + 1e12, cost)
-    return int(np.where(taken, np.inf, cost).argmin())
+    each += np.where(counts.data >= outside[counts.indices], 1e12, 0.0)
+    return np.asarray(np.add.reduceat(each, counts.indptr[:-1]))

@@ -26,7 +26,8 @@ class FeatureMemory:
 
     Attributes:
         stage: The stage.
-        features: float32 `(clips, channels, frames)`, zero beyond each length.
+        features: float32 `(clips, channels, frames)`, or tokens int64 `(clips, frames)`; zero
+            beyond each length.
         lengths: int64 `(clips,)` in frames.
         places: int64 `(all rows,)`, each manifest row's place in the two, -1 elsewhere.
         fixed: Whether batches keep all frames, as clips of a fixed length have.
@@ -78,11 +79,11 @@ class FeatureMemory:
                 batch = batch.to(device)
                 start = model.features(batch.waveform, batch.lengths)
                 features, frames = model.advance(*start, batch.covariates, stage)
-                longest = max(features.shape[2], *(part.shape[2] for part in parts), 0)
-                if 4 * len(clips) * features.shape[1] * longest > limit:
+                longest = max(features.shape[-1], *(part.shape[-1] for part in parts), 0)
+                if _bytes_per_frame(features) * len(clips) * longest > limit:
                     model.train(was_training)
                     return None
-                parts.append(features.float())
+                parts.append(features.float() if features.is_floating_point() else features)
                 lengths.append(frames)
         model.train(was_training)
         return cls._joined(stage, parts, lengths, clips, recipe.audio.clip_seconds is not None)
@@ -96,8 +97,8 @@ class FeatureMemory:
         clips: ClipDataset,
         fixed: bool,
     ) -> FeatureMemory:
-        longest = max(part.shape[2] for part in parts)
-        padded = [torch.nn.functional.pad(p, (0, longest - p.shape[2])) for p in parts]
+        longest = max(part.shape[-1] for part in parts)
+        padded = [torch.nn.functional.pad(p, (0, longest - p.shape[-1])) for p in parts]
         device = parts[0].device
         places = torch.full((len(clips.target),), -1, dtype=torch.int64, device=device)
         places[torch.from_numpy(clips.rows).to(device)] = torch.arange(len(clips), device=device)
@@ -108,14 +109,14 @@ class FeatureMemory:
     @property
     def nbytes(self) -> int:
         """Bytes that are taken."""
-        return 4 * self.features.numel()
+        return self.features.nbytes
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features `(batch, channels, frames)` and lengths `(batch,)` of manifest rows."""
+        """Return features of manifest rows, `(batch, …, frames)`, and lengths `(batch,)`."""
         places = self.places[rows]
         lengths = self.lengths[places]
-        frames = self.features.shape[2] if self.fixed else int(lengths.max())
-        return self.features[places, :, :frames], lengths
+        frames = self.features.shape[-1] if self.fixed else int(lengths.max())
+        return self.features[..., :frames][places], lengths
 
     def classify(self, model: Classifier, batch: Batch) -> Output:
         """Return the logits of a batch's clips, from where the memory ends."""
@@ -137,3 +138,9 @@ def waveforms_stay(recipe: Recipe) -> bool:
     blends = recipe.mix is not None and recipe.mix.domain == "waveform"
     crops = recipe.audio.clip_seconds is not None and recipe.audio.crop == "random"
     return not (changes or blends or crops)
+
+
+def _bytes_per_frame(features: Tensor) -> int:
+    """Return what a frame of a clip takes: floats are kept as float32, tokens as they are."""
+    size = 4 if features.is_floating_point() else features.element_size()
+    return size * (features.shape[1] if features.ndim == 3 else 1)

@@ -197,7 +197,7 @@ class HeadsByGroup(HeadsModule):
 
     def codes(self, covariates: Tensor) -> Tensor:
         """Return int64 `(batch,)`: the group of each clip."""
-        values = covariates[:, self.place]
+        values = covariates[:, self.place].contiguous()
         if self.limits is None:
             return values.long()
         return torch.bucketize(values, self.limits, right=True)
@@ -208,7 +208,7 @@ class HeadsByGroup(HeadsModule):
         shared = self.after_shared(embedding)
         codes, order = self.codes(covariates).sort(stable=True)
         counts = torch.bincount(codes, minlength=len(self.groups)).tolist()
-        parts = shared[order].split(counts)
+        parts = torch.split(shared[order], counts)
         logits = torch.cat(
             [
                 torch.cat([head(part) for head in cast("nn.ModuleList", heads)], dim=1)

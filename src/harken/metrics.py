@@ -47,7 +47,15 @@ METRICS: dict[Task, tuple[str, ...]] = {
         "log_loss",
         "top_3_accuracy",
     ),
-    "multi": ("average_precision", "roc_auc", *_AVERAGED, "hamming_loss", "subset_accuracy"),
+    "multi": (
+        "average_precision",
+        "roc_auc",
+        "d_prime",
+        "lwlrap",
+        *_AVERAGED,
+        "hamming_loss",
+        "subset_accuracy",
+    ),
     "regression": ("mae", "rmse", "r2", "pearson", "spearman"),
 }
 """The overall metrics of each task. `sensitivity` and `specificity` need two classes,

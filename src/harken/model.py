@@ -7,7 +7,7 @@ cannot disagree about front-end, normalisation or label order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Self, cast
+from typing import Literal, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from harken.frontends.frontend import Frontend, FrontendModule
 from harken.heads import Heads, HeadsModule
 from harken.labels import Labels
 from harken.pooling import Pooling, PoolingModule
+
+Part = TypeVar("Part", Backbone, Frontend)
 
 Stage = Literal["features", "lower", "pooled"]
 """How far a clip has come: out of the front-end, of the backbone's frozen part, of pooling."""
@@ -89,7 +91,7 @@ class Classifier(nn.Module):
             max_samples: Samples that every clip is padded or cropped to, or None.
             conditions: Configs of how side information enters.
             covariates: What training rows taught about it.
-            fetch: Whether a backbone may load pretrained weights; False where the weights of a
+            fetch: Whether parts may load weights that lie elsewhere; False where the weights of a
                 run folder are loaded right after, so that neither hub nor file is needed.
 
         Raises:
@@ -99,7 +101,7 @@ class Classifier(nn.Module):
         wanted = [condition.covariate for condition in conditions]
         places = [known.place(each.name, each.encoding) for each in wanted]
         entries = [c.build(known.columns[at]) for c, at in zip(conditions, places, strict=True)]
-        front = frontend.build(sample_rate, max_samples)
+        front = (frontend if fetch else without_weights(frontend)).build(sample_rate, max_samples)
         spec = front.spec
         for entry in entries:
             spec = entry.extend(spec)
@@ -224,11 +226,11 @@ class Classifier(nn.Module):
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
 
 
-def without_weights(backbone: Backbone) -> Backbone:
-    """Return a backbone's config without its request for pretrained weights."""
-    nothing = {"pretrained": False, "checkpoint": None}
-    fields = type(backbone).model_fields
-    return backbone.model_copy(update={k: v for k, v in nothing.items() if k in fields})
+def without_weights(config: Part) -> Part:
+    """Return a part's config without its request for weights that lie elsewhere."""
+    nothing = {"pretrained": False, "checkpoint": None, "vocabulary": None}
+    fields = type(config).model_fields
+    return config.model_copy(update={k: v for k, v in nothing.items() if k in fields})
 
 
 def _groups(labels: Labels) -> tuple[tuple[str, ...], ...]:

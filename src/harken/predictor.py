@@ -120,12 +120,6 @@ class Predictor:
         known = [part.covariates() for part in parts]
         return cls(recipe, labels, models, calibrations, where, known)
 
-    @property
-    def thresholds(self) -> list[float] | None:
-        """Thresholds of the decisions, averaged over the classifiers; None where none are set."""
-        known = [c.thresholds for c in self.calibrations if c.thresholds is not None]
-        return np.mean(known, axis=0).tolist() if known else None
-
     def limits(self, table: Manifest | None) -> Thresholds:
         """Return the thresholds of some clips, averaged over the classifiers.
 

@@ -51,7 +51,7 @@ class Rows:
     """Rows of a table of embeddings.
 
     Attributes:
-        vectors: `(rows, dim)`.
+        vectors: `(rows, dim)`; a sparse array of scipy is taken as it is, without standardising.
         target: `(rows, classes)`, NaN for missing.
         weight: `(rows,)`.
     """
@@ -90,7 +90,7 @@ class Probe:
 
     def logits(self, vectors: Floats) -> Array:
         """Return logits `(rows, classes)` of embeddings; values for regression."""
-        return self.predict((np.asarray(vectors, np.float64) - self.centre) / self.spread)
+        return self.predict(_standardise(vectors, self.centre, self.spread))
 
     def to_json(self) -> dict[str, Any]:
         """Return what `probe.json` says."""
@@ -140,11 +140,9 @@ def fit_probe(
     if clips is not None:
         clips = clips.filter(np.asarray(~np.isnan(valid.target).all(axis=1)))
     train, valid = _known(train, "training"), _known(valid, "validation")
-    centre = train.vectors.mean(axis=0, dtype=np.float64)
-    spread = train.vectors.std(axis=0, dtype=np.float64)
-    spread = np.where(spread > 1e-12, spread, 1.0)
-    fitted = Rows((train.vectors - centre) / spread, train.target, train.weight)
-    seen = (valid.vectors - centre) / spread
+    centre, spread = _moments(train.vectors)
+    fitted = Rows(_standardise(train.vectors, centre, spread), train.target, train.weight)
+    seen = _standardise(valid.vectors, centre, spread)
     notes: list[str] = []
     tried: list[dict[str, float | None]] = []
     best: tuple[tuple[float, float], float, Predict] | None = None
@@ -186,9 +184,27 @@ def _known(rows: Rows, part: str) -> Rows:
     known = np.asarray(~np.isnan(rows.target).all(axis=1))
     if not known.any():
         raise DataError(f"no {part} clip has a label")
-    if not np.isfinite(rows.vectors).all():
+    if not np.isfinite(rows.vectors.data if _is_sparse(rows.vectors) else rows.vectors).all():
         raise DataError("some embeddings are not finite")
     return rows.take(known)
+
+
+def _is_sparse(vectors: Any) -> bool:
+    return hasattr(vectors, "tocsr")
+
+
+def _moments(vectors: Floats) -> tuple[Array, Array]:
+    """Return each dimension's mean and deviation; for sparse vectors 0 and 1."""
+    if _is_sparse(vectors):
+        return np.zeros(()), np.ones(())
+    spread = vectors.std(axis=0, dtype=np.float64)
+    return vectors.mean(axis=0, dtype=np.float64), np.where(spread > 1e-12, spread, 1.0)
+
+
+def _standardise(vectors: Floats, centre: Array, spread: Array) -> Array:
+    if _is_sparse(vectors):
+        return vectors
+    return np.asarray((np.asarray(vectors, np.float64) - centre) / spread)
 
 
 def _surprise(labels: Labels, target: Floats, scores: Array) -> float:

@@ -214,7 +214,7 @@ class Recipe(Config):
             DataError: its label file cannot be used.
         """
         backbone = self.backbone.resolved()
-        frontend = self.frontend or backbone.default_frontend()
+        frontend = (self.frontend or backbone.default_frontend()).resolved()
         target = self.data.target and self.data.target.resolved()
         data = self.data.model_copy(update={"target": target})
         loss = self.loss and self.loss.resolved()

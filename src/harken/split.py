@@ -118,8 +118,14 @@ class Split(Choice):
         """Whether there must be test clips."""
         return True
 
+    @property
+    def validates(self) -> bool:
+        """Whether there must be validation clips."""
+        return getattr(self, "valid", None) != 0
+
     def _refuse_empty(self, fold: Fold, where: str) -> None:
-        for part in ("train", "valid", "test") if self.tests else ("train", "valid"):
+        needed = {"train": True, "valid": self.validates, "test": self.tests}
+        for part in (name for name, is_needed in needed.items() if is_needed):
             if not (fold.split == part).any():
                 raise DataError(
                     f"there are no {part} clips",
@@ -202,8 +208,9 @@ class KFold(Split):
     kind: Literal["kfold"] = "kfold"
     folds: int = Field(5, ge=2)
     """Number of folds."""
-    valid: Size = 0.15
-    """Size of validation: a share of the training folds, or a number of groups."""
+    valid: SizeOrNone = 0.15
+    """Size of validation: a share of the training folds, or a number of groups; 0 leaves it out,
+    for runs that choose nothing by it (`train.keep: last`)."""
     test: SizeOrNone = 0
     """Size of a test part that is held out of all folds. With one, each fold validates on its own
     part of the rest, and `valid` is not used."""
@@ -231,7 +238,7 @@ class KFold(Split):
         rest = ~held_out & ~own
         if held_out.any():
             return _fold(name, train=rest, valid=own, test=held_out)
-        valid = deck.carve(rest, self.valid, "valid", name)
+        valid = deck.carve(rest, self.valid, "valid", name) if self.valid else ~rest & rest
         return _fold(name, train=rest & ~valid, valid=valid, test=own)
 
     def _said(self, manifest: Manifest, column: str) -> Flags:
@@ -252,8 +259,9 @@ class FoldSplit(Split):
     kind: Literal["fold"] = "fold"
     column: str = "fold"
     """Column with the folds."""
-    valid: Size = 0.15
-    """Size of validation: a share of the training folds, or a number of groups."""
+    valid: SizeOrNone = 0.15
+    """Size of validation: a share of the training folds, or a number of groups; 0 leaves it out,
+    for runs that choose nothing by it (`train.keep: last`)."""
 
     def folds_of(self, deck: Deck) -> list[Fold]:
         """Test each fold in turn, and carve validation out of the others."""
@@ -272,7 +280,7 @@ class FoldSplit(Split):
         return [self._one(deck, (values == name).to_numpy(), name) for name in names]
 
     def _one(self, deck: Deck, test: Flags, name: str) -> Fold:
-        valid = deck.carve(~test, self.valid, "valid", name)
+        valid = deck.carve(~test, self.valid, "valid", name) if self.valid else test & ~test
         return _fold(name, train=~test & ~valid, valid=valid, test=test)
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from harken.errors import DataError
 from harken.labels import Labels
 from harken.ranking import Array, Ints, Midranks, Ranking, centred, correlation, ratio
+from harken.tagging import d_prime, ranked_precision
 from harken.thresholds import positive_index
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -223,16 +224,22 @@ class _Multi(_Classification):
     def __init__(self, predictions: Predictions) -> None:
         super().__init__(predictions)
         wrong = (self.counts.actual != self.counts.decision) & self.counts.observed
-        columns = [wrong.sum(axis=1), self.counts.observed.sum(axis=1), ~wrong.any(axis=1)]
+        actual, observed = self.counts.actual, self.counts.observed
+        precision = ranked_precision(actual, observed, predictions.score)
+        columns = [wrong.sum(axis=1), observed.sum(axis=1), ~wrong.any(axis=1)]
+        columns += [precision, actual.sum(axis=1)]
         stacked = np.stack([*columns, np.ones(len(wrong))], axis=1)
         self._sums = predictions.sums(stacked).T
 
     def __call__(self, weights: Array) -> Values:
         per_class, means = self.tables(weights)
-        wrong, cells, exact, clips = self._sums @ weights
+        wrong, cells, exact, precision, positives, clips = self._sums @ weights
+        auc = mean_defined(per_class["roc_auc"])
         overall = {
             "average_precision": mean_defined(per_class["average_precision"]),
-            "roc_auc": mean_defined(per_class["roc_auc"]),
+            "roc_auc": auc,
+            "d_prime": d_prime(auc),
+            "lwlrap": ratio(precision, positives),
             **means,
             "hamming_loss": ratio(wrong, cells),
             "subset_accuracy": ratio(exact, clips),

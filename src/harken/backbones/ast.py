@@ -82,13 +82,17 @@ class AstBackbone(Backbone):
         """Bins and frames between patches."""
         return _pair(self.patch_stride)
 
+    def check(self, spec: FeatureSpec) -> None:
+        """Refuse what is no spectrogram."""
+        require_spectrogram(spec, self.kind)
+
     def build(self, spec: FeatureSpec) -> BackboneModule:
         """Build the transformer for spectrograms.
 
         Raises:
             ConfigError: other features, or fewer bins than a patch has.
         """
-        require_spectrogram(spec, self.kind)
+        self.check(spec)
         if spec.dim < self.patch[0]:
             raise ConfigError(
                 f"a patch of {self.patch[0]} bins does not fit a spectrogram of {spec.dim}",

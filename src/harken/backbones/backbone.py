@@ -108,6 +108,13 @@ class Backbone(Choice):
         """
         raise NotImplementedError
 
+    def check(self, spec: FeatureSpec) -> None:
+        """Refuse features that it cannot read, without building anything; `build` does so, too.
+
+        Raises:
+            ConfigError: these features cannot be read.
+        """
+
     def default_frontend(self) -> Frontend:
         """Return the front-end that this backbone is made for."""
         return LogMel()

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from harken.backbones.backbone import Backbone, BackboneModule, Hidden, mask_from_lengths
-from harken.backbones.sequence import SequenceInput, SequenceModule
+from harken.backbones.sequence import SequenceInput, SequenceModule, refuse_waveforms
 from harken.frontends.frontend import FeatureSpec
 
 
@@ -24,22 +24,29 @@ class BagBackbone(Backbone):
     mask_rate: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of tokens that is replaced by the mask while training; frames become zero."""
 
+    def check(self, spec: FeatureSpec) -> None:
+        """Refuse waveforms."""
+        refuse_waveforms(spec, self.kind)
+
     def build(self, spec: FeatureSpec) -> BackboneModule:
         """Build the vectors of tokens or spectrograms.
 
         Raises:
             ConfigError: waveforms.
         """
+        self.check(spec)
         return BagModule(self, spec)
 
 
 class BagModule(SequenceModule):
     """Vectors of tokens or frames."""
 
+    has_order = False
+
     def __init__(self, config: BagBackbone, spec: FeatureSpec) -> None:
         super().__init__()
         self.dim = config.dim
-        self.reads = SequenceInput(spec, config.dim, 1, config.mask_rate, config.kind)
+        self.reads = SequenceInput(spec, config.dim, 1, config.mask_rate)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Hidden:
         """Turn tokens `(batch, frames)` or frames `(batch, bins, frames)` into vectors."""

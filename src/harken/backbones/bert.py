@@ -11,10 +11,13 @@ from torch.nn import functional as F
 
 from harken.backbones.ast import AstBackbone, Block, sincos
 from harken.backbones.backbone import Backbone, BackboneModule, Hidden, mask_from_lengths
-from harken.backbones.sequence import SequenceInput, SequenceModule, start_from
+from harken.backbones.sequence import SequenceInput, SequenceModule, refuse_waveforms, start_from
 from harken.backbones.shapes import is_full
 from harken.errors import ConfigError, DataError
 from harken.frontends.frontend import FeatureSpec
+
+_SMALL = 0.02
+"""Deviation of what a network begins with; positions are as large as the vectors that they join."""
 
 
 class BertBackbone(Backbone):
@@ -58,6 +61,10 @@ class BertBackbone(Backbone):
             raise ValueError("max_positions does nothing with positions sinusoidal; leave it out")
         return self
 
+    def check(self, spec: FeatureSpec) -> None:
+        """Refuse waveforms."""
+        refuse_waveforms(spec, self.kind)
+
     def build(self, spec: FeatureSpec) -> BackboneModule:
         """Build the transformer for tokens or spectrograms.
 
@@ -65,6 +72,7 @@ class BertBackbone(Backbone):
             ConfigError: waveforms, clips that are longer than the learned positions, or a
                 checkpoint that cannot be used.
         """
+        self.check(spec)
         module = BertModule(self, spec)
         if self.checkpoint is not None:
             start_from(module, self.checkpoint, spec)
@@ -89,18 +97,25 @@ class BertModule(SequenceModule):
     def __init__(self, config: BertBackbone, spec: FeatureSpec) -> None:
         super().__init__()
         self.dim, self.num_depths = config.dim, config.depth + 2
-        self.reads = SequenceInput(spec, config.dim, config.stride, config.mask_rate, config.kind)
+        self.reads = SequenceInput(spec, config.dim, config.stride, config.mask_rate)
         frames = self.reads.tokens is None
         # Tokens have a reserved id for it; frames have none.
-        self.cls_token = nn.Parameter(0.02 * torch.randn(config.dim)) if frames else None
+        self.cls_token = nn.Parameter(_SMALL * torch.randn(config.dim)) if frames else None
         self.table = _table(config, self.reads, spec)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config.block(), 0.0) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
-        for module in self.blocks.modules():
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Draw every matrix from a normal distribution cut at two deviations of 0.02, as BERT."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.trunc_normal_(module.weight, std=_SMALL)
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+        if isinstance(self.reads.embedding, nn.Embedding):
+            nn.init.zeros_(self.reads.embedding.weight[self.reads.pad_id])
 
     def depth_of(self, name: str) -> int:
         """Return a parameter's depth: vectors and positions, then the blocks, then the norm."""
@@ -127,15 +142,13 @@ class BertModule(SequenceModule):
         return Hidden(x[:, 1:], mask, cls=x[:, 0])
 
     def _first(self, x: Tensor) -> Tensor:
-        if self.cls_token is not None:
-            first = self.cls_token
-        else:
-            first = self.reads.embedding.weight[self.reads.cls_id]
+        token = self.cls_token
+        first = self.reads.embedding.weight[self.reads.cls_id] if token is None else token
         return first.to(x.dtype).expand(len(x), 1, -1)
 
     def _positions(self, steps: int, x: Tensor) -> Tensor:
         if self.table is None:
-            return sincos(steps, self.dim, x.device).T.to(x.dtype)
+            return _SMALL * sincos(steps, self.dim, x.device).T.to(x.dtype)
         if steps > len(self.table):
             raise DataError(
                 f"a clip has {steps} steps and the network has {len(self.table)} positions",
@@ -160,4 +173,4 @@ def _table(config: BertBackbone, reads: SequenceInput, spec: FeatureSpec) -> nn.
             where="backbone.max_positions",
             fix=f"backbone.max_positions={needed}, or a larger backbone.stride",
         )
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(size, config.dim), std=0.02))
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(size, config.dim), std=_SMALL))

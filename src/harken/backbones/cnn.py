@@ -64,13 +64,17 @@ class CnnBackbone(Backbone):
                 raise ValueError(f"{name} does nothing with style {style!r}; leave it out")
         return self
 
+    def check(self, spec: FeatureSpec) -> None:
+        """Refuse what is no spectrogram."""
+        require_spectrogram(spec, self.kind)
+
     def build(self, spec: FeatureSpec) -> BackboneModule:
         """Build the network for spectrograms.
 
         Raises:
             ConfigError: other features; for `baseline` also clips of no fixed length or too small.
         """
-        require_spectrogram(spec, self.kind)
+        self.check(spec)
         if self.style == "vgg":
             return Vgg(self, spec.dim)
         return BaselineCnn(spec.dim, fixed_frames(spec, "cnn style baseline"), self.share_conv)

@@ -27,13 +27,17 @@ class MlpBackbone(Backbone):
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
     """Probability of dropping a value after each layer."""
 
+    def check(self, spec: FeatureSpec) -> None:
+        """Refuse what is no spectrogram."""
+        require_spectrogram(spec, self.kind)
+
     def build(self, spec: FeatureSpec) -> BackboneModule:
         """Build the layers for spectrograms.
 
         Raises:
             ConfigError: other features; for `flatten` also clips of no fixed length.
         """
-        require_spectrogram(spec, self.kind)
+        self.check(spec)
         if self.summary == "statistics":
             return MlpModule(4 * spec.dim, None, self)
         frames = fixed_frames(spec, "mlp with summary flatten")

@@ -34,22 +34,13 @@ class SequenceInput(nn.Module):
         dim: Width of the vectors.
         stride: Frames that become one step.
         mask_rate: Share of frames that is hidden while training.
-        kind: The backbone's kind, for errors.
 
     Attributes:
         tokens: Size of the vocabulary without the reserved ids, or None for frames.
     """
 
-    def __init__(
-        self, spec: FeatureSpec, dim: int, stride: int, mask_rate: float, kind: str
-    ) -> None:
+    def __init__(self, spec: FeatureSpec, dim: int, stride: int, mask_rate: float) -> None:
         super().__init__()
-        if spec.kind == "waveform":
-            raise ConfigError(
-                f"{kind} cannot read waveform features",
-                where="backbone.kind",
-                fix="choose frontend.kind=tokens or frontend.kind=log_mel",
-            )
         self.tokens = spec.dim if spec.kind == "tokens" else None
         self.stride, self.mask_rate = stride, mask_rate
         self.embedding: nn.Embedding | nn.Linear
@@ -112,10 +103,30 @@ class SequenceInput(nn.Module):
         return merged, -(-lengths // self.stride)
 
 
+def refuse_waveforms(spec: FeatureSpec, kind: str) -> None:
+    """Refuse features that are neither tokens nor frames.
+
+    Raises:
+        ConfigError: the front-end makes waveforms.
+    """
+    if spec.kind == "waveform":
+        raise ConfigError(
+            f"{kind} cannot read {spec.kind} features",
+            where="backbone.kind",
+            fix="choose frontend.kind=tokens or frontend.kind=log_mel",
+        )
+
+
 class SequenceModule(BackboneModule):
-    """Base of the sequence models; `reads` is what they read with."""
+    """Base of the sequence models.
+
+    Attributes:
+        reads: What they read with.
+        has_order: Whether a state knows of the steps around it.
+    """
 
     reads: SequenceInput
+    has_order: bool = True
 
 
 def start_from(module: SequenceModule, checkpoint: str, spec: FeatureSpec) -> None:
@@ -139,7 +150,9 @@ def start_from(module: SequenceModule, checkpoint: str, spec: FeatureSpec) -> No
         raise ConfigError(
             f"the weights cannot be read: {error}", where=f"{where} {checkpoint}"
         ) from None
-    theirs = {n.removeprefix("backbone."): v for n, v in tensors.items() if "backbone." in n[:9]}
+    theirs = {
+        n.removeprefix("backbone."): v for n, v in tensors.items() if n.startswith("backbone.")
+    }
     mine = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     odd = sorted(
         {n for n, _ in mine.items() ^ {n: tuple(v.shape) for n, v in theirs.items()}.items()}

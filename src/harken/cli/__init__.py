@@ -6,11 +6,23 @@ import sys
 
 import typer
 
-from harken.cli import check, embed, explain, legacy, prepare, recipe, run
+from harken.cli import check, embed, explain, legacy, prepare, pretrain, recipe, run, tokens
 from harken.cli.app import app
 from harken.errors import HarkenError
 
-__all__ = ["app", "check", "embed", "explain", "legacy", "main", "prepare", "recipe", "run"]
+__all__ = [
+    "app",
+    "check",
+    "embed",
+    "explain",
+    "legacy",
+    "main",
+    "prepare",
+    "pretrain",
+    "recipe",
+    "run",
+    "tokens",
+]
 
 
 def main() -> None:

@@ -112,7 +112,7 @@ def probe(
         )
     metrics = run.read_json("metrics.json")
     found = metrics.get("pooled") or metrics.get("test") or metrics["valid"]
-    typer.echo(json.dumps(found, ensure_ascii=False) if as_json else _table(found))
+    typer.echo(json.dumps(found, ensure_ascii=False) if as_json else metrics_table(found))
 
 
 @contextmanager
@@ -133,7 +133,8 @@ def _wanted(level: str, layer: int | None, pooling: str | None, merge: str | Non
     return Wanted(level, layer, pooling, merge)  # type: ignore[arg-type]
 
 
-def _table(metrics: dict[str, Any]) -> str:
+def metrics_table(metrics: dict[str, Any]) -> str:
+    """Return metrics with their intervals, one a line."""
     groups = f", {metrics['num_groups']} groups" if metrics.get("num_groups") else ""
     lines = [f"{metrics['num_clips']} clips{groups}"]
     for name, entry in metrics["metrics"].items():

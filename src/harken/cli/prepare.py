@@ -127,3 +127,23 @@ def labels(
         study=study,
     )
     typer.echo("\n".join(verb.describe(done)))
+
+
+@prepare_app.command()
+def unpack(
+    archives: Annotated[
+        list[str], typer.Argument(help="Archives (.tar, .tar.gz, …), or folders of them.")
+    ],
+    out: Annotated[str, typer.Option(help="Folder to write to.")],
+    shards: Annotated[
+        str, typer.Option(help="id2: any/id.flac becomes id[:2]/id.flac; none: as archived.")
+    ] = "id2",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a run was interrupted.")
+    ] = False,
+) -> None:
+    """Unpack archives of recordings; members that point outside the folder are refused."""
+    from harken.verbs import unpack as verb
+
+    done = verb.unpack_archives(archives, out, shards=shards, resume=resume, told=typer.echo)
+    typer.echo(verb.describe(done))

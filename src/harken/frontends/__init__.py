@@ -12,6 +12,7 @@ from harken.frontends.normalize import (
     NormalizeModule,
 )
 from harken.frontends.stacked_fbank import StackedFbank
+from harken.frontends.tokens import Tokens
 from harken.frontends.waveform import Waveform
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "Normalize",
     "NormalizeModule",
     "StackedFbank",
+    "Tokens",
     "Waveform",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from torch import Tensor, nn
 
@@ -63,3 +63,15 @@ class Frontend(Choice):
     def build(self, sample_rate: int, max_samples: int | None) -> FrontendModule:
         """Build the module for clips of `sample_rate` Hz and at most `max_samples` samples."""
         raise NotImplementedError
+
+    def resolved(self) -> Self:
+        """Return the config with what it refers to read in, such as a vocabulary's settings.
+
+        The recipe of a run folder holds the resolved config, which builds the module again without
+        the file.
+
+        Raises:
+            ConfigError: what it refers to does not go with it.
+            DataError: what it refers to is not there.
+        """
+        return self

@@ -18,6 +18,8 @@ NAMES = {
     "balanced_accuracy": "Balanced accuracy (UAR)",
     "roc_auc": "ROC-AUC",
     "average_precision": "Average precision",
+    "d_prime": "d′",
+    "lwlrap": "lwlrap",
     "mae": "Mean absolute error",
     "rmse": "Root mean square error",
     "r2": "R²",
@@ -26,7 +28,7 @@ NAMES = {
 
 LEADING: dict[Task, tuple[str, ...]] = {
     "single": ("balanced_accuracy", "accuracy", "roc_auc", "f1_macro"),
-    "multi": ("average_precision", "roc_auc", "f1_macro", "hamming_loss"),
+    "multi": ("average_precision", "lwlrap", "roc_auc", "f1_macro", "hamming_loss"),
     "regression": ("mae", "rmse", "r2", "pearson"),
 }
 """What the page shows first."""

@@ -106,10 +106,10 @@ def _gap(told: Mapping[str, Any] | None) -> str:
 
 
 def votes(contents: Contents) -> tuple[list[Metric], list[str]]:
-    """Return the metrics of speakers, each decided once, and what to know of them."""
+    """Return the leading metrics of speakers, each decided once, and what to know of them."""
     told = contents.test.get("vote") or {}
     found = told.get("metrics") or {}
     first = LEADING[contents.task] + ("sensitivity", "specificity")
-    order = [key for key in dict.fromkeys((*first, *found)) if key in found]
+    order = [key for key in first if key in found]
     rows = [Metric(k, title(k), estimate(found[k]), Estimate(math.nan), None) for k in order]
     return rows, [str(note) for note in told.get("notes") or []]

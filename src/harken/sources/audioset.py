@@ -262,18 +262,21 @@ def locate(ids: pl.Series, files: pl.Series) -> pl.Series:
         ids: Clips.
         files: Paths.
     """
-    stem = files.str.extract(r"([^/]+?)(?:\.[^./]*)?$", 1)
-    timed = stem.str.extract(r"^(.+?)_\d+(?:\.\d+)?(?:_\d+(?:\.\d+)?)?$", 1)
-    found = pl.Series("path", [None], dtype=pl.String).new_from_index(0, len(ids))
-    for names, prefix in ((stem, ""), (stem, "Y"), (timed, ""), (timed, "Y")):
+    stem = files.str.split("/").list.last().str.replace(r"\.[^.]*$", "")
+    names = {"stem": stem}
+    found = pl.repeat(None, len(ids), dtype=pl.String, eager=True)
+    for kind, prefix in (("stem", ""), ("stem", "Y"), ("timed", ""), ("timed", "Y")):
         todo = found.is_null()
         if not todo.any():
             break
-        table = pl.DataFrame({"name": names, "file": files}).drop_nulls()
-        table = table.unique("name", keep="first", maintain_order=True)
-        wanted = pl.DataFrame({"name": pl.select(pl.lit(prefix) + ids.filter(todo)).to_series()})
+        if kind not in names:
+            names[kind] = stem.str.extract(r"^(.+?)_\d+(?:\.\d+)?(?:_\d+(?:\.\d+)?)?$", 1)
+        table = pl.DataFrame({"name": names[kind], "file": files}).drop_nulls()
+        if table["name"].n_unique() < table.height:
+            table = table.unique("name", keep="first", maintain_order=True)
+        wanted = pl.select(name=pl.lit(prefix) + ids.filter(todo))
         joined = wanted.join(table, on="name", how="left", maintain_order="left")["file"]
-        found = found.scatter(todo.arg_true(), joined)
+        found = joined if todo.all() else found.scatter(todo.arg_true(), joined)
     return found
 
 
@@ -294,6 +297,8 @@ def _lines(raw: bytes) -> pl.DataFrame:
 
 def _refuse_overlap(frame: pl.DataFrame, origin: str) -> None:
     """Refuse a clip that two CSVs have; one that a CSV has twice is the manifest's to refuse."""
+    if frame["set"].n_unique() == 1 or frame["id"].n_unique() == frame.height:
+        return
     ids = frame.select("id", "set").unique()
     twice = ids.filter(ids["id"].is_duplicated())
     if not twice.height:

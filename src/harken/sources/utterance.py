@@ -148,11 +148,11 @@ def _onset(letter: str, vowel: Formants, *, is_front: bool) -> tuple[Piece, ...]
         return Piece(0.07, murmur, voice=0.45), none, none, bend
     bend = Piece(0.03, _towards(vowel, "teeth"), voice=0.8)
     if letter == "ㄹ":
-        return Piece(0.045, LIQUID, voice=0.3), none, none, bend
+        return Piece(0.06, LIQUID, voice=0.25), none, none, bend
     if letter in "ㅅㅆ":
         # Before i the tongue lies further back, and the noise lower.
         pitch = 4300.0 if is_front else 6000.0
-        loudness, seconds = (0.6, 0.13) if letter in TENSE else (0.45, 0.1)
+        loudness, seconds = (0.9, 0.13) if letter in TENSE else (0.7, 0.1)
         hiss = Piece(seconds, vowel, hiss=loudness, pitch=pitch)
         return none, hiss, Piece(0.015, vowel, breath=0.4), bend
     if letter == "ㅎ":
@@ -163,7 +163,7 @@ def _onset(letter: str, vowel: Formants, *, is_front: bool) -> tuple[Piece, ...]
 def _stop(letter: str, vowel: Formants) -> tuple[Piece, ...]:
     place = STOPS[letter]
     bent, burst = _towards(vowel, place), BURSTS[place]
-    noise = Piece(0.012, bent, hiss=0.8, pitch=burst)
+    noise = Piece(0.02, bent, hiss=0.7, pitch=burst)
     if letter in AFFRICATES:
         seconds = 0.07 if letter in ASPIRATED else 0.045
         noise = Piece(seconds, bent, hiss=0.5, pitch=burst)
@@ -172,7 +172,7 @@ def _stop(letter: str, vowel: Formants) -> tuple[Piece, ...]:
         Piece(0.08 if letter in TENSE else 0.05, bent),
         noise,
         Piece(breath, bent, breath=0.5),
-        Piece(0.035, bent, voice=0.8),
+        Piece(0.045, bent, voice=0.8),
     )
 
 

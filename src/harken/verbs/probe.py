@@ -128,10 +128,10 @@ def probe(
     else:
         recipe, table = _recipe_of(names, embeddings, target, words)
         benches = _of_recipe(recipe, str(table))
-    return _judge(benches, Path(out), model, overwrite)
+    return judge(benches, Path(out), model, overwrite)
 
 
-def _judge(benches: Iterator[Bench], out: Path, model: Kind, overwrite: bool) -> RunFolder:
+def judge(benches: Iterator[Bench], out: Path, model: Kind, overwrite: bool) -> RunFolder:
     every = list(benches)
     run, several = RunFolder.create(out, overwrite=overwrite), len(every) > 1
     recipe = every[0].recipe

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from harken.augment import NoMix, WaveformAugment
+from harken.augment import NoMix, SpectrogramAugment, WaveformAugment
 from harken.batch import Batch
 from harken.checkpoint import RunFolder, environment
 from harken.covariates import Covariates
@@ -71,7 +71,7 @@ def train(
         HarkenError: the recipe, the data or the run folder cannot be used; says why.
     """
     recipe = ready(recipe)
-    run = _open_run(recipe, Path(out), resume=resume, overwrite=overwrite)
+    run = open_run(recipe, Path(out), resume=resume, overwrite=overwrite)
     corpus, parted = prepare(recipe, told)
     run.write_json("quarantine.json", [_record(q) for q in corpus.quarantined])
     several = len(parted) > 1
@@ -102,7 +102,32 @@ def ready(recipe: Recipe) -> Recipe:
     """
     for augment in recipe.augment:
         augment.check(recipe.audio.sample_rate)
-    return recipe.resolved()
+    recipe = recipe.resolved()
+    refuse_unreadable(recipe)
+    return recipe
+
+
+def refuse_unreadable(recipe: Recipe) -> None:
+    """Refuse features that the backbone, an augmentation or mixing cannot take.
+
+    Raises:
+        ConfigError: they do not go together.
+    """
+    assert recipe.frontend is not None, "a resolved recipe has a front-end"
+    seconds, rate = recipe.audio.clip_seconds, recipe.audio.sample_rate
+    front = recipe.frontend.build(rate, None if seconds is None else round(seconds * rate))
+    recipe.backbone.check(front.spec)
+    if front.spec.kind != "tokens":
+        return
+    for number, augment in enumerate(recipe.augment):
+        if isinstance(augment, SpectrogramAugment):
+            raise ConfigError(
+                "tokens are no spectrogram that could be changed",
+                where=f"augment.{number}",
+                fix="augment waveforms, or hide tokens: backbone.mask_rate=0.1",
+            )
+    if recipe.mix is not None and recipe.mix.domain == "features":
+        raise ConfigError("tokens cannot be mixed", where="mix.domain", fix="mix.domain=waveform")
 
 
 def bf16_pays(recipe: Recipe) -> bool:
@@ -124,7 +149,12 @@ def _record(clip: Quarantined) -> dict[str, object]:
     return {"id": clip.id, "path": clip.path, "reason": clip.reason}
 
 
-def _open_run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
+def open_run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
+    """Make the run folder, or open the one to continue.
+
+    Raises:
+        RunError: there is a run already, or none, or one of another recipe.
+    """
     if not resume:
         run = RunFolder.create(out, overwrite=overwrite)
         run.write_text("recipe.yaml", dump_recipe(recipe))

@@ -1,0 +1,160 @@
+"""`harken tokens encode`: clips → a table of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harken import storage
+from harken.batch import Batch
+from harken.errors import DataError, RunError
+from harken.frontends.tokens import TokensModule
+from harken.manifest import Manifest
+from harken.recipe import Recipe
+from harken.tokens.token_table import ROWS, Shard, TokenParts
+from harken.tokens.vocabulary import Vocabulary, read_vocabulary
+from harken.verbs.prepare import Told
+from harken.verbs.token_clips import decode_some
+from harken.verbs.tokens import not_finite, vocabulary_module
+
+Tokens = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What `encode` made.
+
+    Attributes:
+        out: The table.
+        num_clips: Clips of all shards.
+        num_missing: Parts of 256 clips that other shards have not made yet; 0 once the table is
+            there.
+        quarantined: Clips without tokens, each with `id`, `path` and `reason`; known with the
+            table.
+        was_there: Whether the table was there already.
+    """
+
+    out: str
+    num_clips: int
+    num_missing: int = 0
+    quarantined: list[dict[str, str]] = field(default_factory=list)
+    was_there: bool = False
+
+
+def encode(
+    vocabulary: str | Path,
+    recipe: Recipe,
+    clips: Manifest,
+    out: str | Path,
+    *,
+    shard: Shard | None = None,
+    overwrite: bool = False,
+    told: Told | None = None,
+    rows: int = ROWS,
+) -> Encoded:
+    """Write the tokens of clips, `id`, `path` and `tokens`; what was broken off goes on.
+
+    Args:
+        vocabulary: The vocabulary's file.
+        recipe: How recordings are read; its `audio` must be the vocabulary's, as `encode_settings`
+            gives it.
+        clips: All clips, of all shards.
+        out: Parquet file to write.
+        shard: Which part of the clips this process encodes.
+        overwrite: Replace another file.
+        told: Called with clips done and clips of all shards.
+        rows: Clips that are written together.
+
+    Raises:
+        DataError: a recording cannot be used or its features are not finite; names it.
+        RunError: `out` holds something else.
+    """
+    known = read_vocabulary(vocabulary)
+    module, _ = vocabulary_module(known, vocabulary)
+    parts = TokenParts(str(out), len(clips), _fingerprint(known, recipe, clips, rows), rows)
+    if parts.is_done:
+        return Encoded(str(out), len(clips), was_there=True)
+    if storage.exists(out) and not overwrite:
+        raise RunError(
+            "this file exists already, and was made by another vocabulary or of other clips",
+            where=str(out),
+            fix="choose another --out, or say --overwrite",
+        )
+    for number, chosen in parts.todo(shard or Shard()):
+        some = clips.take(chosen)
+        parts.save(number, some.frame, *_encode_some(module, recipe, some))
+        if told is not None:
+            told(int(chosen[-1]) + 1, len(clips))
+    missing = parts.num_missing
+    if missing and not parts.is_done:
+        return Encoded(str(out), len(clips), missing)
+    bad = parts.join(_about(known, module, vocabulary)) if not parts.is_done else []
+    write_left_out(str(out), bad)
+    return Encoded(str(out), len(clips), 0, bad)
+
+
+def encode_settings(vocabulary: str | Path) -> dict[str, Any]:
+    """Return the section `audio` of recipes for clips that a vocabulary is applied to."""
+    return {"audio": read_vocabulary(vocabulary).settings["audio"]}
+
+
+def _encode_some(
+    module: TokensModule, recipe: Recipe, some: Manifest
+) -> tuple[list[Tokens | None], list[str | None]]:
+    """Return the tokens of clips, None for bad ones, and why these are bad."""
+    found: list[Tokens | None] = [None] * len(some)
+    reasons: list[str | None] = [None] * len(some)
+    batches, bad = decode_some(recipe, some)
+    for batch in batches:
+        tokens, lengths = _tokens(module, batch, some)
+        for row, line, length in zip(batch.rows.tolist(), tokens, lengths, strict=True):
+            found[row] = line[:length]
+    places = {name: row for row, name in enumerate(some.frame["id"].to_list())}
+    for clip in bad:
+        reasons[places[clip.id]] = clip.reason
+    return found, reasons
+
+
+def _tokens(module: TokensModule, batch: Batch, some: Manifest) -> tuple[Tokens, list[int]]:
+    try:
+        tokens, lengths = module(batch.waveform, batch.lengths)
+    except DataError as error:
+        frames, counts = module.frames(batch.waveform, batch.lengths)
+        for row, clip, count in zip(batch.rows.tolist(), frames, counts.tolist(), strict=True):
+            if not bool(clip[:count].isfinite().all()):
+                raise not_finite(some, row) from error
+        raise
+    return tokens.numpy().astype(np.int32), lengths.tolist()
+
+
+def _about(known: Vocabulary, module: TokensModule, url: str | Path) -> dict[str, Any]:
+    return {
+        "vocabulary": str(url),
+        "digest": known.digest,
+        "k": len(known),
+        "frames_per_second": module.spec.rate,
+        "silhouette": known.settings.get("silhouette"),
+    }
+
+
+def _fingerprint(known: Vocabulary, recipe: Recipe, clips: Manifest, rows: int) -> str:
+    settings = [known.digest, recipe.audio.model_dump_json(), str(rows)]
+    content = hashlib.blake2b(json.dumps(settings).encode(), digest_size=16)
+    for name in ("id", "path", "start", "duration"):
+        content.update(clips.frame.select(name).write_ndjson().encode())
+    return content.hexdigest()
+
+
+def write_left_out(out: str, bad: list[dict[str, str]]) -> None:
+    """List the clips without tokens beside the table, `NAME.quarantine.json`."""
+    url = f"{out.removesuffix('.parquet')}.quarantine.json"
+    if bad:
+        storage.write_atomic(url, json.dumps(bad, indent=1, ensure_ascii=False) + "\n")
+    elif storage.is_local(url):
+        storage.local_path(url).unlink(missing_ok=True)

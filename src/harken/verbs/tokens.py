@@ -1,0 +1,289 @@
+"""`harken tokens fit` and `listen`: from sound to a vocabulary, and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from harken import storage
+from harken.audio import Audio, load
+from harken.errors import ConfigError, DataError, RunError
+from harken.frontends.griffin_lim import resynthesise, unnormalise
+from harken.frontends.mel_frontend import MelFrontend
+from harken.frontends.tokens import Tokens, TokensModule
+from harken.manifest import Clip, Manifest
+from harken.pcm_cache import Quarantined
+from harken.recipe import Recipe
+from harken.tokens.frame_filters import shape_frames, unfilter
+from harken.tokens.frame_sample import FrameSample, merge_samples, shard_size
+from harken.tokens.token_table import Shard, parts_folder
+from harken.tokens.vocabulary import Vocabulary, read_vocabulary
+from harken.verbs.prepare import Told
+from harken.verbs.token_clips import CLIPS, decode_some
+
+NUM_FRAMES = 2_000_000
+"""Frames that are clustered unless the recipe or the caller says another number."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` made.
+
+    Attributes:
+        out: The vocabulary's file.
+        vocabulary: The vocabulary, or None while other shards are missing.
+        num_missing: Shards that are missing.
+        quarantined: Recordings of this shard that were left out.
+    """
+
+    out: str
+    vocabulary: Vocabulary | None
+    num_missing: int = 0
+    quarantined: list[Quarantined] = field(default_factory=list)
+
+
+def tokens_config(recipe: Recipe, **over: Any) -> Tokens:
+    """Return the front-end whose vocabulary a recipe means.
+
+    A recipe without tokens gives the settings of its frames.
+
+    Args:
+        recipe: The recipe.
+        over: Other settings of the front-end; None leaves one as it is.
+
+    Raises:
+        ConfigError: the recipe has a vocabulary already.
+    """
+    given = recipe.frontend
+    config = given if isinstance(given, Tokens) else Tokens()
+    if given is not None and not isinstance(given, Tokens):
+        config = Tokens(features=given)
+    if config.vocabulary is not None:
+        raise ConfigError(
+            "this recipe has a vocabulary already",
+            where="frontend.vocabulary",
+            fix="frontend.vocabulary=null",
+        )
+    if "num_frames" not in config.model_fields_set:
+        over = {"num_frames": NUM_FRAMES} | {k: v for k, v in over.items() if v is not None}
+    said = {name: value for name, value in over.items() if value is not None}
+    return Tokens.model_validate(config.model_dump() | said)
+
+
+def fit(
+    recipe: Recipe,
+    clips: Manifest,
+    out: str | Path,
+    *,
+    shard: Shard | None = None,
+    overwrite: bool = False,
+    told: Told | None = None,
+    **over: Any,
+) -> Fitted:
+    """Fit a vocabulary to a uniform sample of the frames of some clips.
+
+    Shards each read their share of the clips; the one that comes last clusters. However many there
+    are, the sample is the same, and so is the vocabulary.
+
+    Args:
+        recipe: Its sections `audio` and `frontend` decide the frames; `data.cache…` and
+            `data.on_bad_audio` how they are read.
+        clips: Training clips.
+        out: File to write.
+        shard: Which part of the clips this process reads.
+        overwrite: Replace another file.
+        told: Called with clips done and clips of this shard.
+        over: Settings of the front-end `tokens` such as `k` and `seed`.
+
+    Raises:
+        DataError: there are fewer frames than clusters, or a clip's features are not finite.
+        RunError: the file is there already.
+    """
+    shard = shard or Shard()
+    if storage.exists(out) and not overwrite:
+        raise RunError(
+            "this file is there already", where=str(out), fix="another --out, or --overwrite"
+        )
+    config = tokens_config(recipe, **over)
+    module = config.build(recipe.audio.sample_rate, recipe.audio.clip_samples)
+    folder = parts_folder(str(out), _fingerprint(recipe, config, clips, shard.count))
+    path = folder / f"frames-{shard.number:04d}.safetensors"
+    bad: list[Quarantined] = []
+    if shard.count == 1:
+        sample = gather(recipe, module, clips, bad, told=told)
+    else:
+        if not path.is_file():
+            mine = clips.take(np.arange(shard.number - 1, len(clips), shard.count))
+            size = shard_size(config.num_frames, shard.count)
+            _save(path, gather(recipe, module, mine, bad, size=size, told=told))
+        paths = [folder / f"frames-{i + 1:04d}.safetensors" for i in range(shard.count)]
+        missing = sum(not each.is_file() for each in paths)
+        if missing:
+            return Fitted(str(out), None, missing, bad)
+        bins = module.features.spec.dim
+        sample = merge_samples(map(_load, paths), config.num_frames, bins)
+    known = _cluster(recipe, module, sample, len(clips))
+    known.write(out)
+    shutil.rmtree(folder, ignore_errors=True)
+    return Fitted(str(out), known, 0, bad)
+
+
+def _cluster(
+    recipe: Recipe, module: TokensModule, sample: FrameSample, num_clips: int
+) -> Vocabulary:
+    clusters = module.cluster(sample)
+    module.centroids.copy_(clusters.centroids)
+    known = module.vocabulary(recipe.audio.model_dump(mode="json"), clusters)
+    known.settings.update(
+        num_clips=num_clips, num_frames=int(clusters.counts.sum()), passes=module.config.passes
+    )
+    return known
+
+
+def gather(
+    recipe: Recipe,
+    module: TokensModule,
+    clips: Manifest,
+    bad: list[Quarantined],
+    *,
+    size: int | None = None,
+    told: Told | None = None,
+) -> FrameSample:
+    """Draw a sample of the frames of clips, decoded a few at a time.
+
+    Raises:
+        DataError: a clip's features are not finite; names it.
+    """
+    sample = module.new_sample(size)
+    for start in range(0, len(clips), CLIPS):
+        some = clips.take(np.arange(start, min(start + CLIPS, len(clips))))
+        batches, left_out = decode_some(recipe, some)
+        bad += left_out
+        for batch in batches:
+            frames, counts = module.frames(batch.waveform, batch.lengths)
+            for row, clip, count in zip(batch.rows.tolist(), frames, counts.tolist(), strict=True):
+                known = clip[:count]
+                if not bool(torch.isfinite(known).all()):
+                    raise not_finite(some, row)
+                sample.add(str(some.frame["id"][row]), known.numpy())
+        if told is not None:
+            told(start + len(some), len(clips))
+    return sample
+
+
+def not_finite(clips: Manifest, row: int) -> DataError:
+    """Return the error that names a clip whose features are NaN or infinite."""
+    return DataError(
+        "the features of this clip are not finite",
+        where=str(clips.frame["path"][row]),
+        fix="mend or remove the recording",
+    )
+
+
+def _fingerprint(recipe: Recipe, config: Tokens, clips: Manifest, count: int) -> str:
+    parts = [config.model_dump_json(), recipe.audio.model_dump_json(), str(count)]
+    content = hashlib.blake2b(json.dumps(parts).encode(), digest_size=16)
+    for name in ("id", "path", "start", "duration"):
+        content.update(json.dumps(clips.frame[name].to_list()).encode())
+    return content.hexdigest()
+
+
+def _save(path: Path, sample: FrameSample) -> None:
+    frames, numbers, order = sample.done()
+    tensors: dict[str, Any] = {"frames": frames[order], "numbers": numbers[order]}
+    note = {"is_cut": json.dumps(sample.is_cut)}
+    storage.write_atomic(path, lambda to: save_file(tensors, to, metadata=note))
+
+
+def _load(path: Path) -> tuple[Any, Any, bool]:
+    try:
+        with safe_open(path, framework="np") as file:
+            is_cut = json.loads(file.metadata()["is_cut"])
+            return file.get_tensor("frames"), file.get_tensor("numbers"), is_cut
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunError(f"this shard cannot be read: {error}", where=str(path)) from None
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What `listen` made.
+
+    Attributes:
+        seconds: Length of the sound.
+        num_tokens: Frames.
+        num_different: Different tokens among them.
+        correlation: Between the levels of the clip and those of its centroids.
+        heard_correlation: Between the levels of the clip and those of the sound that was made.
+    """
+
+    seconds: float
+    num_tokens: int
+    num_different: int
+    correlation: float
+    heard_correlation: float
+
+
+def vocabulary_module(known: Vocabulary, url: str | Path) -> tuple[TokensModule, Audio]:
+    """Return the front-end of a vocabulary's file, and how its sound is decoded."""
+    audio = Audio.model_validate(known.settings["audio"])
+    module = Tokens(vocabulary=str(url)).build(audio.sample_rate, audio.clip_samples)
+    return module, audio
+
+
+@torch.no_grad()
+def listen(vocabulary: str | Path, clip: str | Path, out: str | Path, *, seed: int = 0) -> Heard:
+    """Write what a vocabulary keeps of a clip: the sound of its frames' centroids.
+
+    What a token does not say is the clip's own: the shift and scale of its normalisation, and with
+    `l2_normalize` each frame's length. Phases are found anew.
+
+    Raises:
+        BadAudio: the clip cannot be used.
+        ConfigError: the frames are not mel levels.
+    """
+    known = read_vocabulary(vocabulary)
+    module, audio = vocabulary_module(known, vocabulary)
+    frontend = module.features
+    if not isinstance(frontend, MelFrontend):
+        raise ConfigError("only mel levels can be heard", where="frontend.features")
+    waveform = torch.from_numpy(load(Clip(str(clip), str(clip)), audio))[None]
+    lengths = torch.tensor([waveform.shape[1]])
+    tokens = module(waveform, lengths)[0][0]
+    levels = frontend.levels(waveform, lengths)[0][0]
+    features = module.frames(waveform, lengths)[0][0]
+    kept = unnormalise(levels, features.T, _of_centroids(module, tokens, features).T)
+    heard = resynthesise(frontend, kept, waveform.shape[1], seed=seed)
+    with storage.atomic_path(out) as temporary:
+        loudest = max(1.0, float(heard.abs().max()))
+        soundfile.write(temporary, (heard / loudest).numpy(), audio.sample_rate)
+    return Heard(
+        waveform.shape[1] / audio.sample_rate,
+        len(tokens),
+        len(tokens.unique()),
+        _correlation(levels, kept),
+        _correlation(levels, frontend.levels(heard[None], lengths)[0][0]),
+    )
+
+
+def _of_centroids(module: TokensModule, tokens: Tensor, features: Tensor) -> Tensor:
+    """Return the frames `(frames, bins)` that tokens stand for, as long as a clip's own."""
+    rows = module.centroids[tokens]
+    if module.config.l2_normalize:
+        length = shape_frames(features, module.filters, False).norm(dim=1, keepdim=True)
+        rows = torch.nn.functional.normalize(rows, dim=1) * length
+    return unfilter(rows, module.filters, features.shape[1])
+
+
+def _correlation(one: Tensor, two: Tensor) -> float:
+    return float(np.corrcoef(one.flatten().numpy(), two.flatten().numpy())[0, 1])
