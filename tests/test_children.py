@@ -24,6 +24,7 @@ from harken.sources.children import (
     choose_words,
     draw_children,
     processes_in,
+    record,
     shares,
     simplify,
 )
@@ -181,19 +182,28 @@ def statistics(wave: Signal) -> npt.NDArray[np.float64]:
     return np.concatenate([bands.mean(0), bands.std(0), np.diff(bands, axis=0).std(0)])
 
 
-def test_it_is_made_fast_and_the_sound_tells_the_class_a_little() -> None:
-    list(children(1, 1, 0.8, RATE, 0))  # imports
+def test_it_is_made_fast() -> None:
+    made(1, 1)  # imports
     began = time.process_time()
-    clips = made(160, 5, 0.8)
-    assert len(clips) / (time.process_time() - began) > 100  # 250 on a quiet core
-    features = np.stack([statistics(wave) for _, wave in clips])
-    label = np.array([row["label"] == "ssd" for row, _ in clips])
-    group = np.array([row["speaker"] for row, _ in clips])
+    count = len(made(20, 5, 1.25))
+    assert count / (time.process_time() - began) > 80  # 250 on a quiet core
+
+
+def test_the_sound_of_older_children_tells_the_class_but_not_always() -> None:
+    older = [child for child in draw_children(240, 0) if child.age > 6]
+    features, label, group = [], [], []
+    for number, child in enumerate(older):
+        rng = np.random.default_rng(number)
+        for word in choose_words(child, 5, rng):
+            pieces = articulate(word, shares(child, word, rng))
+            features.append(statistics(record(child, pieces, 0.7, RATE, rng)))
+            label.append(child.label == "ssd")
+            group.append(number)
     model = make_pipeline(
         StandardScaler(), LogisticRegression(C=0.003, max_iter=500, class_weight="balanced")
     )
-    decided = cross_val_predict(model, features, label, groups=group, cv=GroupKFold(5))
-    assert 0.53 < balanced_accuracy_score(label, decided) < 0.75
+    decided = cross_val_predict(model, np.array(features), label, groups=group, cv=GroupKFold(4))
+    assert 0.55 < balanced_accuracy_score(label, decided) < 0.8
 
 
 def test_age_and_word_belong_to_the_decision() -> None:
@@ -202,15 +212,16 @@ def test_age_and_word_belong_to_the_decision() -> None:
         rng = np.random.default_rng(number)
         for word in choose_words(child, 6, rng):
             far = shares(child, word, rng)
-            heard = [far.get(name, -1.0) for name in PROCESSES]
-            rows.append([*heard, WORDS.index(word), child.age])
+            # Who does not know the word hears no s both in 오이 and in a 사과 without it.
+            sounds = [1 - far.get(name, 1.0) for name in PROCESSES]
+            rows.append([*sounds, WORDS.index(word), child.age])
             label.append(child.label == "ssd")
             group.append(number)
     table, target, child_of = np.array(rows), np.array(label), np.array(group)
 
-    def right(columns: int) -> npt.NDArray[np.bool_]:
+    def right(columns: list[int]) -> npt.NDArray[np.bool_]:
         model = HistGradientBoostingClassifier(max_iter=25, class_weight="balanced")
-        inputs, cv = table[:, :columns], GroupKFold(2)
+        inputs, cv = table[:, columns], GroupKFold(2)
         decided = cross_val_predict(model, inputs, target, groups=child_of, cv=cv)
         return np.asarray(decided == target)
 
@@ -218,11 +229,21 @@ def test_age_and_word_belong_to_the_decision() -> None:
         weight = times[child_of]
         return float(np.mean([np.average(hits[c], weights=weight[c]) for c in (target, ~target)]))
 
-    sound, with_word, everything = right(5), right(6), right(7)
-    once = np.ones(450, dtype=np.int64)
-    assert uar(everything, once) < 0.92
+    heard = list(range(len(PROCESSES)))
+    sound, everything = right(heard), right([*heard, 5, 6])
+    assert 0.6 < uar(everything, np.ones(450, dtype=np.int64)) < 0.92
     rng = np.random.default_rng(0)
-    for less, more in ((sound, with_word), (with_word, everything)):
-        draws = [np.bincount(rng.integers(450, size=450), minlength=450) for _ in range(200)]
-        gains = [uar(more, times) - uar(less, times) for times in draws]
-        assert np.percentile(gains, 2.5) > 0
+    draws = [np.bincount(rng.integers(450, size=450), minlength=450) for _ in range(200)]
+    assert np.percentile([uar(everything, n) - uar(sound, n) for n in draws], 2.5) > 0
+
+
+def test_the_same_sounds_mean_another_class_where_another_word_was_asked_for() -> None:
+    ill: dict[bool, list[bool]] = {True: [], False: []}
+    for number, child in enumerate(draw_children(600, 0)):
+        rng = np.random.default_rng(number)
+        for word in ("오리", "물", "오이", "무") if child.age > 6 else ():
+            far = shares(child, word, rng)
+            if simplify(word, [name for name, share in far.items() if share > 0.5]) in EASY:
+                ill[word in EASY].append(child.label == "ssd")
+    assert min(map(len, ill.values())) > 50
+    assert np.mean(ill[False]) > np.mean(ill[True]) + 0.3

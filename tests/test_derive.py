@@ -86,6 +86,16 @@ def test_values_that_are_named_nowhere() -> None:
     assert column(drop, "score", score=[1, 9, 2, 6]) == [0, None, 1, None]
 
 
+def test_a_recoded_column_may_stand_beside_its_own() -> None:
+    step = Recode(columns="speaker", into="accent", map={"theo": "USA", "lucas": "DEU"})
+    found = step.apply(clips(speaker=["theo", "lucas"])).frame
+    assert found["speaker"].to_list() == ["theo", "lucas"]
+    assert found["accent"].to_list() == ["USA", "DEU"]
+    with pytest.raises(DataError, match="'accent' is to be derived, and is there already"):
+        step.apply(clips(speaker=["theo"], accent=["UK"]))
+    assert Recode(columns="id", into="kind", map={1: 0}).into == ["kind"]
+
+
 def test_words_recode_too_and_single_values_come_before_ranges() -> None:
     step = Recode(columns=["a", "b"], map={"mild": 1, "severe": None, "3": "x", "0..9": "y"})
     found = step.apply(clips(a=["mild", "severe", "3"], b=["3", "4", "3.0"]))
@@ -98,6 +108,11 @@ def test_words_recode_too_and_single_values_come_before_ranges() -> None:
     ("config", "message"),
     [
         ({"kind": "recode", "columns": ["a"]}, "say in map or missing"),
+        (
+            {"kind": "recode", "columns": ["a", "b"], "into": ["c"], "map": {1: 0}},
+            "into names 1 columns for 2",
+        ),
+        ({"kind": "recode", "columns": ["a"], "into": "id", "map": {1: 0}}, "harken itself needs"),
         ({"kind": "recode", "columns": ["a"], "map": {1: 0}, "missing": [1]}, "value 1 is in map"),
         ({"kind": "recode", "columns": ["id"], "map": {1: 0}}, "harken itself needs"),
         ({"kind": "recode", "columns": ["a"], "map": {"5..2": 0}}, r"range 5\.\.2 has no numbers"),

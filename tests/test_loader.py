@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from harken.audio import Audio
 from harken.loader import Balanced, Loader, Order, Shuffled, even_batches
+from harken.multi_hot import MultiHot
 from test_dataset import dataset
 
 
@@ -52,6 +53,55 @@ def test_balanced_batches_show_every_class_as_often() -> None:
     object.__setattr__(examples, "target", target)
     drawn = np.concatenate([np.concatenate(Balanced(examples, 10).batches(e)) for e in range(20)])
     assert np.mean(drawn >= 190) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_balancing_draws_rows_by_the_rarity_of_their_labels(sparse: bool) -> None:
+    rng = np.random.default_rng(0)
+    target = (rng.random((60, 3)) < [0.5, 0.2, 0.05]).astype(np.float32)
+    examples = dataset([5] * 80, Audio(), seed=1)
+    rows = np.arange(20, 80)
+    every = np.concatenate([np.ones((20, 3), dtype=np.float32), target])
+    table = MultiHot.of(*np.nonzero(every), np.zeros(80, dtype=bool), 3) if sparse else every
+    object.__setattr__(examples, "target", table)
+    object.__setattr__(examples, "rows", rows)
+    drawn = np.concatenate(Balanced(examples, 50, 40_000).batches(0))
+    assert len(drawn) == 40_000
+    assert drawn.min() >= 20
+    chance = (target / target.sum(axis=0)).sum(axis=1)
+    chance = np.where(chance > 0, chance, chance[chance > 0].min())
+    seen = np.bincount(drawn - 20, minlength=60) / len(drawn)
+    np.testing.assert_allclose(seen, chance / chance.sum(), atol=0.01)
+
+
+def test_an_epoch_of_some_clips_goes_on_where_the_last_one_ended() -> None:
+    order = Shuffled(dataset([3] * 50, Audio(), seed=1), 4, clips=20)
+    epochs = [np.concatenate(order.batches(epoch)) for epoch in range(5)]
+    assert [len(epoch) for epoch in epochs] == [20] * 5
+    assert sorted(np.concatenate(epochs).tolist()) == sorted([*range(50)] * 2)
+    first = np.concatenate(epochs[:3])[:50]
+    assert np.concatenate(order.batches(1)).tolist() == epochs[1].tolist()
+    assert len(set(first.tolist())) == 50 or len(set(np.concatenate(epochs[:2]).tolist())) == 40
+
+
+def test_the_cost_of_an_epoch_of_some_clips_does_not_grow_with_the_table() -> None:
+    """Counted, not timed: only the rows that are drawn are looked at."""
+    looked: list[int] = []
+
+    class Counting(np.ndarray):
+        def __getitem__(self, rows: object) -> object:
+            looked.append(np.size(rows))
+            return np.asarray(self)[rows]
+
+    for kind in (Shuffled, Balanced):
+        examples = dataset([3] * 3000, Audio(), seed=1)
+        object.__setattr__(examples, "target", np.ones((3000, 2), dtype=np.float32))
+        order = kind(examples, 8, clips=30)
+        order.batches(0)
+        object.__setattr__(examples, "rows", np.arange(3000).view(Counting))
+        looked.clear()
+        assert sum(map(len, order.batches(1))) == 30
+        assert looked == [30]
 
 
 def test_an_epoch_can_start_at_any_batch() -> None:

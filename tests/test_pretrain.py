@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 import harken
 from harken.checkpoint import RunFolder
 from harken.errors import ConfigError, HarkenError, RunError
+from harken.optim import Sgd
 from harken.pretraining import Masking
 from harken.recipe import Recipe, validate
 from harken.track import Silent
 from harken.verbs.pretrain import pretrain
 from harken.verbs.train import train
-from test_cli import harken as typed
+from test_cli import invoke
 
 TONES = (300.0, 700.0, 1200.0, 2000.0)
 
@@ -103,8 +104,8 @@ def test_fine_tuning_starts_from_the_pretrained_weights(
     melodies: Path, pretrained: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(pretrained, tmp_path / "pre")
-    still = {"kind": "sgd", "lr": 1e-12}
-    recipe = validate(fine_tuning(melodies, copy).model_dump(mode="json") | {"optimizer": still})
+    still = Sgd(lr=1e-12)
+    recipe = fine_tuning(melodies, copy).model_copy(update={"optimizer": still})
     run = train(recipe, tmp_path / "fine")
     before, after = (load_file(p / "model.safetensors") for p in (copy, run.path))
     names = [name for name in after if name.startswith(("backbone.", "frontend."))]
@@ -207,6 +208,6 @@ def test_folds_want_a_choice(melodies: Path, tmp_path: Path) -> None:
 def test_the_command_tells_how_well_it_went(melodies: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(json.dumps(melody_recipe(melodies).model_dump(mode="json")))
-    done = typed("pretrain", str(recipe), "train.epochs=1", "--out", str(tmp_path / "run"))
-    assert "hidden tokens of validation clips" in done.stdout
+    words = [recipe, "train.epochs=1", "--span", "2", "--out", tmp_path / "run"]
+    assert "hidden tokens of validation clips" in invoke("pretrain", *words)
     assert (tmp_path / "run/vocabulary.safetensors").is_file()

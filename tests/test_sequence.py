@@ -15,6 +15,7 @@ from harken.backbones.sequence import RESERVED, SequenceInput, SequenceModule
 from harken.choice import Config
 from harken.errors import ConfigError
 from harken.frontends.frontend import FeatureSpec
+from harken.frontends.tokens import Tokens
 from harken.model import without_weights
 from harken.pooling import MeanPooling
 
@@ -135,6 +136,7 @@ def test_masking_hides_about_its_share_and_only_while_training(spec: FeatureSpec
 
 @pytest.mark.parametrize("config", [LstmBackbone(), BertBackbone(), BagBackbone()])
 def test_waveforms_are_refused_when_the_model_is_built(config: Backbone) -> None:
+    assert isinstance(config.default_frontend(), Tokens)
     waves = FeatureSpec("waveform", 1, 16000.0, 16000)
     for refuse in (config.check, config.build):
         with pytest.raises(ConfigError, match="cannot read waveform"):

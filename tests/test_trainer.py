@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from harken.batch import Batch, Output
 from harken.checkpoint import RunFolder
-from harken.errors import ConfigError
+from harken.errors import ConfigError, HarkenError
 from harken.losses import LossModule
 from harken.recipe import Recipe, validate
 from harken.track import Silent
@@ -198,6 +198,31 @@ def test_a_loss_that_is_not_finite_names_the_clip(tiny_table: Path, tmp_path: Pa
         TrainingError, match=r"not finite in epoch 1 \(clips \w+_\d_\d\).*optimizer.lr"
     ):
         trainer.fit()
+
+
+@pytest.mark.parametrize("part", ["train", "valid"])
+def test_features_that_are_not_finite_name_the_clip(
+    tiny_table: Path, tmp_path: Path, part: str
+) -> None:
+    train = {"epochs": 1, "batch_size": 12, "memory_gigabytes": 0}
+    trainer = trainer_of(
+        tiny_recipe(tiny_table, augment=[], mix=None, train=train), tmp_path / "run"
+    )
+    clips = (trainer.train_loader if part == "train" else trainer.valid_loader).dataset
+    row = int(clips.rows[3])
+    odd, whole = torch.from_numpy(clips.example(row, 0)[0]), trainer.model.features
+
+    def features(waveform: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found, frames = whole(waveform, lengths)
+        is_odd = (waveform[:, : len(odd)] == odd).all(dim=1)
+        return torch.where(is_odd[:, None, None], torch.nan, found), frames
+
+    trainer.model.features = features  # type: ignore[method-assign]
+    name = trainer.ids[row]
+    told = r"the features of 1 clips" if part == "train" else r"the scores of 1 of \d+ clips"
+    with pytest.raises(HarkenError, match=rf"{told} are not finite \({name}\)") as caught:
+        trainer.fit()
+    assert "look at these recordings" in str(caught.value)
 
 
 def test_choosing_an_epoch_needs_validation_clips(tiny_table: Path, tmp_path: Path) -> None:

@@ -100,7 +100,6 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes, told: str) -
     file = archive(tmp_path / "set.tar", {}, member)
     with pytest.raises(DataError, match=f"'link.wav' is {told}"):
         unpack([file], tmp_path / "out")
-    assert not tree(tmp_path)["set.tar"] == b""
     assert not (tmp_path / "out").exists()
 
 
@@ -116,11 +115,13 @@ def test_a_link_in_the_folder_leads_nowhere(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     file = archive(tmp_path / "set.tar", FILES)
-    cut = tmp_path / "cut.tar"
-    cut.write_bytes(Path(file).read_bytes()[:1000])
-    with pytest.raises(DataError, match=r"cut\.tar: this archive"):
-        unpack([str(cut)], tmp_path / "out")
-    assert tree(tmp_path / "out") == {}
+    for suffix in (".tar", ".tar.gz"):
+        cut = tmp_path / f"cut{suffix}"
+        whole = Path(archive(tmp_path / f"whole{suffix}", {"big.wav": bytes(range(256)) * 400}))
+        cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+        with pytest.raises(DataError, match=r"cut\.tar(\.gz)?: this archive"):
+            unpack([str(cut)], tmp_path / "out", resume=True)
+        assert tree(tmp_path / "out") == {}
     unpack([archive(tmp_path / "first.tar", {"a.wav": b"three"})], tmp_path / "out", resume=True)
     (tmp_path / "out" / "xy").mkdir()
     (tmp_path / "out" / "xy" / "xyz.flac").write_bytes(b"t")
@@ -143,7 +144,7 @@ def test_what_is_no_archive_is_said(tmp_path: Path) -> None:
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     file = archive(tmp_path / "set.tar", {"a/one.wav": b"1", "b/one.wav": b"2"})
-    with pytest.raises(DataError, match="two members are both to be on/one.wav"):
+    with pytest.raises(DataError, match=r"two members are both to be on/one\.wav"):
         unpack([file], tmp_path / "out")
 
 

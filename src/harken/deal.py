@@ -251,12 +251,17 @@ def _cut(
 ) -> None:
     """Give parts to undealt units, kind by kind in proportion, as far as it comes out even."""
     units = rng.permutation(np.flatnonzero(part < 0))
-    _, kind, num = np.unique(kinds[units], return_inverse=True, return_counts=True)
-    order = np.argsort(kind, kind="stable")
-    place = np.arange(len(units)) - (np.cumsum(num) - num)[kind[order]]
+    if not len(units):
+        return
+    order = np.argsort(kinds[units], kind="stable")
+    ranked = kinds[units[order]]
+    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+    num = np.diff(starts, append=len(units))
+    kind = np.repeat(np.arange(len(starts)), num)
+    place = np.arange(len(units)) - starts[kind]
     # A share of 1/3 of 3 units must be one unit, hence the small constant.
     limits = np.cumsum(np.floor(np.outer(shares, num) + 1e-9), axis=0)
-    chosen = (place >= limits[:, kind[order]]).sum(axis=0)
+    chosen = (place >= limits[:, kind]).sum(axis=0)
     part[units[order]] = np.where(chosen < len(shares), chosen, -1)
 
 

@@ -64,11 +64,9 @@ class _NewColumn(Derive):
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Return the clips with the new column, and a note of what it holds."""
-        if self.name in manifest and not self.replace:
-            raise DataError(
-                f"the column {self.name!r} is to be derived, and is there already",
-                where=manifest.origin,
-                fix="leave it out of data.derive, or set its replace: true",
+        if not self.replace:
+            _refuse_taken(
+                manifest, self.name, "leave it out of data.derive, or set its replace: true"
             )
         cells = self._cells(manifest).alias(self.name)
         return _with_column(manifest, cells, "derived")
@@ -153,7 +151,10 @@ class Recode(Derive):
 
     kind: Literal["recode"] = "recode"
     columns: Columns
-    """The columns, which are changed in place."""
+    """The columns, which are changed in place unless `into` says otherwise."""
+    into: Annotated[list[NewName] | None, BeforeValidator(_listed)] = None
+    """Names of new columns for the result, one for each of `columns`, such as the accent beside
+    the speaker: `{kind: recode, columns: speaker, into: accent, map: {theo: USA, …}}`."""
     map: dict[Name, Value] = Field(default_factory=dict)
     """New value for each old one; `2..5` stands for all numbers from 2 to 5, both included. What
     is named singly comes before ranges, and earlier ranges before later ones."""
@@ -169,8 +170,10 @@ class Recode(Derive):
         twice = sorted(set(self.map) & set(self.missing))
         if twice:
             raise ValueError(f"the value {twice[0]} is in map and in missing")
-        if odd := sorted(set(self.columns) & set(RESERVED)):
+        if self.into is None and (odd := sorted(set(self.columns) & set(RESERVED))):
             raise ValueError(f"{odd[0]!r} is a column that harken itself needs")
+        if self.into is not None and len(self.into) != len(self.columns):
+            raise ValueError(f"into names {len(self.into)} columns for {len(self.columns)}")
         for old in self.map:
             if (ends := _range(old)) and ends[0] > ends[1]:
                 raise ValueError(f"the range {old} has no numbers in it")
@@ -178,9 +181,11 @@ class Recode(Derive):
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Return the clips with the columns changed, and a note of what each holds."""
-        for name in self.columns:
+        for name, new in zip(self.columns, self.into or self.columns, strict=True):
+            if self.into is not None:
+                _refuse_taken(manifest, new, "name another in into")
             cells = self._recoded(manifest, manifest.column(name))
-            manifest = _with_column(manifest, cells.alias(name), "recoded")
+            manifest = _with_column(manifest, cells.alias(new), "recoded")
         return manifest
 
     @property
@@ -239,6 +244,15 @@ def apply_all(steps: Iterable[Derive], manifest: Manifest, *, strict: bool = Tru
         if strict or any(name in manifest for name in step.inputs):
             manifest = step.apply(manifest)
     return manifest
+
+
+def _refuse_taken(manifest: Manifest, name: str, fix: str) -> None:
+    if name in manifest:
+        raise DataError(
+            f"the column {name!r} is to be derived, and is there already",
+            where=manifest.origin,
+            fix=fix,
+        )
 
 
 def _with_column(manifest: Manifest, cells: pl.Series, verb: str) -> Manifest:

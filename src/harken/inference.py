@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from harken.batch import Batch, Output
-from harken.errors import ConfigError
+from harken.errors import ConfigError, DataError
 from harken.losses import LossModule
 from harken.model import Classifier
 
@@ -83,6 +83,29 @@ def infer(
     if loss is not None:
         loss.train(was_training)
     return np.concatenate(logits), np.concatenate(losses)
+
+
+def refuse_non_finite(
+    scores: npt.NDArray[np.floating[Any]], ids: Sequence[str], rows: npt.NDArray[np.int64]
+) -> None:
+    """Refuse scores that are no numbers, and name the clips.
+
+    Args:
+        scores: `(clips, classes)`.
+        ids: Names by row.
+        rows: Each clip's row.
+
+    Raises:
+        DataError: some are not finite.
+    """
+    bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if not len(bad):
+        return
+    names = ", ".join(ids[int(row)] for row in rows[bad[:5]])
+    raise DataError(
+        f"the scores of {len(bad)} of {len(rows)} clips are not finite ({names})",
+        fix="look at these recordings; if all clips are concerned, lower optimizer.lr",
+    )
 
 
 def fit_frontend(model: Classifier, batches: Iterable[Batch], device: torch.device) -> None:

@@ -16,7 +16,7 @@ Tokens = npt.NDArray[np.integer[Any]]
 NGram = tuple[int, ...]
 
 LENGTH = 10.0
-"""Length of a clip's vector, with which the probe's grid of C spans 0.01 to 1000 of unit vectors'."""
+"""Length of a clip's vector: a probe's C is then worth a hundred times as much as with length 1."""
 
 
 class NGrams(Config):

@@ -201,7 +201,7 @@ def _moments(vectors: Floats) -> tuple[Array, Array]:
     return vectors.mean(axis=0, dtype=np.float64), np.where(spread > 1e-12, spread, 1.0)
 
 
-def _standardise(vectors: Floats, centre: Array, spread: Array) -> Array:
+def _standardise(vectors: Any, centre: Array, spread: Array) -> Any:
     if _is_sparse(vectors):
         return vectors
     return np.asarray((np.asarray(vectors, np.float64) - centre) / spread)

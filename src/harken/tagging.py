@@ -24,8 +24,9 @@ _BLOCK = 1 << 20
 
 
 def d_prime(auc: Array) -> Array:
-    """Return √2 Φ⁻¹(AUC); infinite where the AUC is 0 or 1, NaN where it is NaN."""
-    return np.asarray(np.sqrt(2) * ndtri(auc))
+    """Return √2 Φ⁻¹(AUC); NaN where the AUC is, and where it is 0 or 1, which no distance gives."""
+    distance = np.sqrt(2) * ndtri(auc)
+    return np.asarray(np.where(np.isinf(distance), np.nan, distance))
 
 
 def ranked_precision(

@@ -27,7 +27,7 @@ from harken.checkpoint import Progress, RunFolder
 from harken.ema import Ema
 from harken.errors import ConfigError, HarkenError
 from harken.feature_memory import FeatureMemory
-from harken.inference import infer, pick_device
+from harken.inference import infer, pick_device, refuse_non_finite
 from harken.labels import Labels
 from harken.loader import Loader
 from harken.losses import LossModule
@@ -271,6 +271,7 @@ class Trainer:
         batches = loader.epoch()
         logits, losses = infer(self.model, batches, self.device, self.loss, self.valid_memory)
         target = loader.dataset.target[loader.dataset.rows]
+        refuse_non_finite(logits, self.ids, loader.dataset.rows)
         measured = quick_metrics(self.labels, target, to_scores(self.labels, logits))
         known = losses[np.isfinite(losses)]
         loss = float(known.mean()) if len(known) else None
@@ -312,12 +313,29 @@ class Trainer:
 
     def _refuse_non_finite(self, batch: Batch, per_clip: Tensor) -> None:
         bad = batch.rows[~torch.isfinite(per_clip)].tolist() or batch.rows.tolist()
-        names = ", ".join(self.ids[row] for row in bad[:5])
+        broken = self._without_features(batch)
+        names = ", ".join(self.ids[row] for row in (broken or bad)[:5])
+        if broken:
+            raise TrainingError(
+                f"the features of {len(broken)} clips are not finite ({names})",
+                where=str(self.run.path),
+                fix="look at these recordings, and leave them out or change frontend",
+            )
         raise TrainingError(
             f"the loss is not finite in epoch {self.progress.epoch + 1} (clips {names})",
             where=str(self.run.path),
             fix="lower optimizer.lr, set train.clip_norm=1, or look at these clips",
         )
+
+    @torch.inference_mode()
+    def _without_features(self, batch: Batch) -> list[int]:
+        """Return the rows of a batch whose features are no numbers, before anything is learned."""
+        if self.memory is None:
+            features, _ = self.model.features(batch.waveform, batch.lengths)
+        else:
+            features, _ = self.memory.batch(batch.rows)
+        rows: list[int] = batch.rows[~torch.isfinite(features).flatten(1).all(dim=1)].tolist()
+        return rows
 
 
 def monitored(recipe: Recipe, labels: Labels) -> tuple[str, bool]:

@@ -6,10 +6,12 @@ run that was killed can be taken up again.
 
 from __future__ import annotations
 
+import lzma
 import os
 import secrets
 import shutil
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,7 +86,8 @@ def unpack(
     """
     if not resume and out.is_dir() and any(out.iterdir()):
         raise RunError("this folder is not empty", where=str(out), fix="--resume, or another --out")
-    done, sources = Unpacked(), {}
+    done = Unpacked()
+    sources: dict[str, str] = {}
     for archive in archives_in(archives):
         for member, content in _members(archive):
             place = _place(member, shards, archive)
@@ -104,28 +107,31 @@ def unpack(
 def _members(archive: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
     """Yield an archive's files in one pass, and refuse what is neither a file nor a folder."""
     name = archive.rpartition("/")[2]
-    with storage.open_file(archive) as file, _readable(name):
-        with tarfile.open(fileobj=file, mode="r|*") as tar:
-            for member in tar:
-                if member.isdir():
-                    _parts(member, name)
-                    continue
-                if not member.isreg():
-                    kind = "a link" if member.issym() or member.islnk() else "a device"
-                    raise DataError(
-                        f"the member {member.name!r} is {kind}, and only files are unpacked",
-                        where=name,
-                    )
-                content = tar.extractfile(member)
-                assert content is not None
-                yield member, content
+    with (
+        storage.open_file(archive) as file,
+        _readable(name),
+        tarfile.open(fileobj=file, mode="r|*") as tar,
+    ):
+        for member in tar:
+            if member.isdir():
+                _parts(member, name)
+                continue
+            if not member.isreg():
+                kind = "a link" if member.issym() or member.islnk() else "a device"
+                raise DataError(
+                    f"the member {member.name!r} is {kind}, and only files are unpacked",
+                    where=name,
+                )
+            content = tar.extractfile(member)
+            assert content is not None
+            yield member, content
 
 
 @contextmanager
 def _readable(name: str) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
         raise DataError(f"this archive cannot be read: {error}", where=name) from error
@@ -169,7 +175,7 @@ def _write(
     done: Unpacked,
 ) -> None:
     """Write one file, unless it is there already and complete."""
-    final = out / place
+    final, source = out / place, archive.rpartition("/")[2]
     with _writable(final):
         if final.is_file() and final.stat().st_size == member.size:
             done.skipped += 1
@@ -181,12 +187,10 @@ def _write(
         )
     temporary = final.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with _writable(final), temporary.open("wb") as file:
+        with _readable(source), _writable(final), temporary.open("wb") as file:
             shutil.copyfileobj(content, file, _CHUNK)
         if temporary.stat().st_size != member.size:
-            raise DataError(
-                f"this archive ends inside {member.name!r}", where=archive.rpartition("/")[2]
-            )
+            raise DataError(f"this archive ends inside {member.name!r}", where=source)
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)

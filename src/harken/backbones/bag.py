@@ -9,7 +9,8 @@ from torch import Tensor
 
 from harken.backbones.backbone import Backbone, BackboneModule, Hidden, mask_from_lengths
 from harken.backbones.sequence import SequenceInput, SequenceModule, refuse_waveforms
-from harken.frontends.frontend import FeatureSpec
+from harken.frontends.frontend import FeatureSpec, Frontend
+from harken.frontends.tokens import Tokens
 
 
 class BagBackbone(Backbone):
@@ -23,6 +24,10 @@ class BagBackbone(Backbone):
     """Width of the vectors."""
     mask_rate: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of tokens that is replaced by the mask while training; frames become zero."""
+
+    def default_frontend(self) -> Frontend:
+        """Return a vocabulary of 500 frames, learned from the training clips."""
+        return Tokens()
 
     def check(self, spec: FeatureSpec) -> None:
         """Refuse waveforms."""

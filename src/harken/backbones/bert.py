@@ -14,7 +14,8 @@ from harken.backbones.backbone import Backbone, BackboneModule, Hidden, mask_fro
 from harken.backbones.sequence import SequenceInput, SequenceModule, refuse_waveforms, start_from
 from harken.backbones.shapes import is_full
 from harken.errors import ConfigError, DataError
-from harken.frontends.frontend import FeatureSpec
+from harken.frontends.frontend import FeatureSpec, Frontend
+from harken.frontends.tokens import Tokens
 
 _SMALL = 0.02
 """Deviation of what a network begins with; positions are as large as the vectors that they join."""
@@ -60,6 +61,10 @@ class BertBackbone(Backbone):
         if self.positions == "sinusoidal" and self.max_positions is not None:
             raise ValueError("max_positions does nothing with positions sinusoidal; leave it out")
         return self
+
+    def default_frontend(self) -> Frontend:
+        """Return a vocabulary of 500 frames, learned from the training clips."""
+        return Tokens()
 
     def check(self, spec: FeatureSpec) -> None:
         """Refuse waveforms."""

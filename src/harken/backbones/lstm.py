@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from harken.backbones.backbone import Backbone, BackboneModule, Hidden, mask_from_lengths
 from harken.backbones.sequence import SequenceInput, SequenceModule, refuse_waveforms, start_from
-from harken.frontends.frontend import FeatureSpec
+from harken.frontends.frontend import FeatureSpec, Frontend
+from harken.frontends.tokens import Tokens
 
 
 class LstmBackbone(Backbone):
@@ -40,6 +41,10 @@ class LstmBackbone(Backbone):
     """What follows the states of the last layer."""
     checkpoint: str | None = None
     """A run of `harken pretrain`, whose weights are the start."""
+
+    def default_frontend(self) -> Frontend:
+        """Return a vocabulary of 500 frames, learned from the training clips."""
+        return Tokens()
 
     def check(self, spec: FeatureSpec) -> None:
         """Refuse waveforms."""

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from harken.backbones.backbone import Backbone, BackboneModule, Hidden, mask_from_lengths
 from harken.backbones.shapes import fixed_frames, pad_frames, require_spectrogram
+from harken.backbones.timm_weights import load_weights
 from harken.errors import ConfigError, import_extra
 from harken.frontends.frontend import FeatureSpec
 
@@ -41,7 +42,8 @@ class TimmBackbone(Backbone):
     pretrained: bool = False
     """Fetch the weights that timm names for this network from the hub."""
     checkpoint: str | None = None
-    """A local safetensors file with weights of this network; its classifier is left out."""
+    """A local file with weights of this network, safetensors or torch's (`.pth`, `.pt`, `.bin`),
+    such as torchvision's of a `resnet50`; its classifier is left out, and its pickle is not run."""
     drop_path: float = Field(0.0, ge=0.0, lt=1.0)
     """Stochastic depth rate, for networks that have it."""
     options: dict[str, Any] = Field(default={})
@@ -320,65 +322,3 @@ def _freeze_unreached(network: nn.Module, out: Tensor) -> None:
         stack.extend(before for before, _ in node.next_functions)
     for parameter in network.parameters():
         parameter.requires_grad_(parameter.requires_grad and id(parameter) in reached)
-
-
-def load_weights(network: nn.Module, path: str) -> None:
-    """Load a safetensors file into a timm network, key by key.
-
-    The classifier is left out. Position tables are resized by the network's own rule, and a stem
-    for colour images is summed over its channels, as timm does.
-
-    Raises:
-        ConfigError: the file cannot be read, or has other keys or shapes than the network.
-    """
-    state = _own_rules(network, _read(path))
-    known = network.state_dict()
-    odd = [f"{key} missing" for key in known if key not in state]
-    odd += [f"{key} unknown" for key in state if key not in known]
-    odd += [
-        f"{key} is {tuple(state[key].shape)}, not {tuple(known[key].shape)}"
-        for key in known
-        if key in state and state[key].shape != known[key].shape
-    ]
-    if odd:
-        more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
-        raise ConfigError(
-            f"{path} does not fit the network: {'; '.join(odd[:5])}{more}",
-            where="backbone.checkpoint",
-            fix="give weights of the network that backbone.name names",
-        )
-    network.load_state_dict(state)
-
-
-def _read(path: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from harken.storage import local_copy
-
-    try:
-        return load_file(local_copy(path))
-    except (SafetensorError, OSError) as error:
-        raise ConfigError(
-            f"{path} is no readable safetensors file: {error}",
-            where="backbone.checkpoint",
-            fix="pickled weights are not read; save them with safetensors.torch.save_file",
-        ) from error
-
-
-def _own_rules(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Bring foreign weights into the network's own names and shapes."""
-    module = import_extra(type(network).__module__, "timm")
-    rename = getattr(module, "checkpoint_filter_fn", None)
-    if rename is not None:
-        state = dict(rename(state, network))
-    classifiers = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
-    classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
-    roots = tuple(f"{name}." for name in classifiers)
-    state = {key: value for key, value in state.items() if not key.startswith(roots)}
-    adapt = import_extra("timm.models", "timm").adapt_input_conv
-    for key, own in network.state_dict().items():
-        theirs = state.get(key, own)
-        if own.ndim == 4 and own.shape[1] == 1 and theirs.ndim == 4 and theirs.shape[1] == 3:
-            state[key] = adapt(1, theirs)
-    return state

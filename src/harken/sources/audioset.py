@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from itertools import product
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -265,12 +266,13 @@ def locate(ids: pl.Series, files: pl.Series) -> pl.Series:
     stem = files.str.split("/").list.last().str.replace(r"\.[^.]*$", "")
     names = {"stem": stem}
     found = pl.repeat(None, len(ids), dtype=pl.String, eager=True)
-    for kind, prefix in (("stem", ""), ("stem", "Y"), ("timed", ""), ("timed", "Y")):
+    for kind, prefix in product(("stem", "start", "both"), ("", "Y")):
         todo = found.is_null()
         if not todo.any():
             break
         if kind not in names:
-            names[kind] = stem.str.extract(r"^(.+?)_\d+(?:\.\d+)?(?:_\d+(?:\.\d+)?)?$", 1)
+            times = 1 if kind == "start" else 2
+            names[kind] = stem.str.extract(rf"^(.+)(?:_\d+(?:\.\d+)?){{{times}}}$", 1)
         table = pl.DataFrame({"name": names[kind], "file": files}).drop_nulls()
         if table["name"].n_unique() < table.height:
             table = table.unique("name", keep="first", maintain_order=True)

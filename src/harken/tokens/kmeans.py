@@ -1,14 +1,15 @@
 """k-means over many frames: scikit-learn's mini-batch updates with counts (Sculley, 2010).
 
 A centroid is the mean of all frames that were ever nearest to it, so early and late frames count
-alike. A few of Lloyd's steps over all frames (Lloyd, 1982) then settle it. All runs in one thread:
-the updates are too short to be worth sharing (benchmarks/tokens.py), and the centroids are the same
-on any number of cores.
+alike. A few of Lloyd's steps over all frames (Lloyd, 1982) then settle it. The updates run in one
+thread, since they are too short to be worth sharing (benchmarks/tokens.py); the steps share blocks
+of frames, which are added up in order. So the centroids are the same on any number of cores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,7 +85,8 @@ def fit_clusters(
         with threadpool_limits(1):
             first = _first_centroids(rows, num_frames, k, seed, init)
             centroids = _update(rows, num_frames, first, seed, passes, max(batch_size, k))
-            return _finish(rows, num_frames, centroids, seed)
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as p:
+                return _finish(rows, num_frames, centroids, seed, p)
     finally:
         torch.set_num_threads(threads)
 
@@ -146,17 +148,19 @@ def _starts(num_frames: int, batch_size: int) -> range:
     return range(0, max(num_frames // batch_size, 1) * batch_size, batch_size)
 
 
-def _finish(rows: Rows, num_frames: int, centroids: Frames, seed: int) -> Clusters:
+def _finish(
+    rows: Rows, num_frames: int, centroids: Frames, seed: int, pool: ThreadPoolExecutor
+) -> Clusters:
     """Let all centroids settle, put those without frames on the worst-kept ones, and count."""
     known = torch.from_numpy(centroids)
-    found = _assign(rows, num_frames, known)
+    found = _assign(rows, num_frames, known, pool)
     for step in range(_MOST_STEPS):
         dead = (found.counts == 0).nonzero()[:, 0]
         if step >= _STEPS and not len(dead):
             break
         known = found.sums / found.counts.clamp(min=1)[:, None]
         known[dead[: len(found.worst)]] = found.worst[: len(dead)]
-        found = _assign(rows, num_frames, known)
+        found = _assign(rows, num_frames, known, pool)
     silhouette = _silhouette(rows, num_frames, known, seed)
     return Clusters(known, found.counts, found.total / num_frames, silhouette)
 
@@ -170,47 +174,49 @@ class _Assigned:
         sums: float32 `(k, dim)`, their sums.
         total: Sum of all squared distances.
         worst: The `k` frames farthest from their centroids, no two alike.
+        distances: Their squared distances.
     """
 
     counts: Tensor
     sums: Tensor
     total: float
     worst: Tensor
+    distances: Tensor
 
 
-def _assign(rows: Rows, num_frames: int, centroids: Tensor) -> _Assigned:
-    counts, sums = torch.zeros(len(centroids), dtype=torch.int64), torch.zeros_like(centroids)
-    total, worst = 0.0, _Worst(len(centroids))
-    for frames in _blocks(rows, num_frames):
+def _assign(rows: Rows, num_frames: int, centroids: Tensor, pool: ThreadPoolExecutor) -> _Assigned:
+    def block(start: int) -> _Assigned:
+        frames = torch.from_numpy(rows(np.arange(start, min(start + _BLOCK, num_frames))))
         tokens, scores = nearest(frames, centroids)
         distances = squared_distances(frames, scores)
-        counts += torch.bincount(tokens, minlength=len(centroids))
-        sums.index_add_(0, tokens, frames)
-        total += float(distances.sum(dtype=torch.float64))
-        worst.see(frames, distances)
-    return _Assigned(counts, sums, total, worst.frames)
+        counts = torch.bincount(tokens, minlength=len(centroids))
+        sums = torch.zeros_like(centroids).index_add_(0, tokens, frames)
+        total = float(distances.sum(dtype=torch.float64))
+        return _Assigned(counts, sums, total, *_worst(frames, distances, len(centroids)))
+
+    found: _Assigned | None = None
+    for each in pool.map(block, range(0, num_frames, _BLOCK)):
+        found = each if found is None else _added(found, each)
+    assert found is not None
+    return found
 
 
-class _Worst:
-    def __init__(self, size: int) -> None:
-        self.size, self.frames, self.distances = size, torch.empty(0), torch.empty(0)
-
-    def see(self, frames: Tensor, distances: Tensor) -> None:
-        top = distances.topk(min(self.size, len(distances)))
-        far = top.indices[top.values > 0]
-        if len(self.frames):
-            frames = torch.cat([self.frames, frames[far]])
-            distances = torch.cat([self.distances, distances[far]])
-        else:
-            frames, distances = frames[far], distances[far]
-        _, first = np.unique(frames.numpy(), axis=0, return_index=True)
-        order = torch.from_numpy(first)[distances[first].argsort(descending=True)]
-        self.frames, self.distances = frames[order[: self.size]], distances[order[: self.size]]
+def _added(one: _Assigned, two: _Assigned) -> _Assigned:
+    frames = torch.cat([one.worst, two.worst])
+    distances = torch.cat([one.distances, two.distances])
+    counts, sums = one.counts + two.counts, one.sums + two.sums
+    worst = _worst(frames, distances, len(counts))
+    return _Assigned(counts, sums, one.total + two.total, *worst)
 
 
-def _blocks(rows: Rows, num_frames: int) -> Iterator[Tensor]:
-    for start in range(0, num_frames, _BLOCK):
-        yield torch.from_numpy(rows(np.arange(start, min(start + _BLOCK, num_frames))))
+def _worst(frames: Tensor, distances: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return the farthest of some frames, no two alike, and their distances."""
+    top = distances.topk(min(size, len(distances)))
+    far = top.indices[top.values > 0]
+    frames, distances = frames[far], distances[far]
+    _, first = np.unique(frames.numpy(), axis=0, return_index=True)
+    order = torch.from_numpy(np.sort(first))  # They fall already, from the farthest on.
+    return frames[order], distances[order]
 
 
 def _silhouette(rows: Rows, num_frames: int, centroids: Tensor, seed: int) -> float | None:

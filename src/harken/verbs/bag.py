@@ -89,10 +89,9 @@ def _of_recipe(recipe: Recipe, ngrams: NGrams, told: Told | None) -> Iterator[Be
             module.fit((b.waveform.to(device), b.lengths.to(device)) for b in batches)
         vectors = ngrams.tf_idf(_sentences(recipe, corpus, module, device), train)
         about = _about(ngrams, vectors)
-        manifest, labels = corpus.manifest, corpus.labels
-        yield Bench(
-            recipe, manifest, labels, corpus.target, vectors, fold, about, tuple(corpus.notes)
-        )
+        manifest, labels, notes = corpus.manifest, corpus.labels, tuple(corpus.notes)
+        target = labels.encode(manifest)
+        yield Bench(recipe, manifest, labels, target, vectors, fold, about, notes)
 
 
 @torch.inference_mode()

@@ -14,13 +14,13 @@ from harken.checkpoint import RunFolder
 from harken.choice import nearest
 from harken.dataset import Rows
 from harken.errors import ConfigError, DataError, RunError
-from harken.inference import infer, pick_device
+from harken.inference import infer, pick_device, refuse_non_finite
 from harken.labels import Labels
 from harken.loader import Loader, Order
 from harken.losses import LossModule, default_loss
 from harken.manifest import Manifest
-from harken.multi_hot import TargetTable, is_empty
 from harken.model import Classifier
+from harken.multi_hot import TargetTable, is_empty
 from harken.predictor import (
     Predictor,
     decision_text,
@@ -304,6 +304,7 @@ def prediction_table(
     """
     labels, target = corpus.labels, corpus.target[rows]
     clips = corpus.manifest.take(rows).frame
+    refuse_non_finite(score, clips["id"].to_list(), np.arange(len(rows)))
     fixed = [name for name in ("id", "path", "start", "duration", "group") if name in clips.columns]
     made: dict[str, Any] = {
         "split": pl.repeat(split, len(rows), eager=True),

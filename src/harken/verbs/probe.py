@@ -132,6 +132,7 @@ def probe(
 
 
 def judge(benches: Iterator[Bench], out: Path, model: Kind, overwrite: bool) -> RunFolder:
+    """Fit and measure a probe for each fold, and write all of it to a folder."""
     every = list(benches)
     run, several = RunFolder.create(out, overwrite=overwrite), len(every) > 1
     recipe = every[0].recipe
