@@ -4,8 +4,8 @@
 
 Each seed makes other children, parts them by child and starts from other weights. Four small
 networks are trained for each: plain; with age and word entering by FiLM; with the loss balanced by
-word; with both. Nothing is chosen on test children: the last epoch is kept, a clip is decided by the
-larger score, and the settings were chosen on validation children of other seeds (from 100 on).
+word; with both. Nothing is chosen on test children: the last epoch is kept, a clip is decided by
+the larger score, and the settings were chosen on validation children of other seeds (from 100 on).
 Printed are the UAR over all test clips, the smallest and the largest of a seed, and each network's
 difference from the plain one with a 95 % interval from a paired bootstrap over children. The limit:
 with both, the interval excludes 0.

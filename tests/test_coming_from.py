@@ -37,6 +37,37 @@ FLAGS = {
     "Its split generator": "split_size train_task test_task csv_path existing_spk_split",
 }
 """The options of each system's command line; `edit_feats` and those of 002 are no flags."""
+GROUPS = {
+    "default": """train test checkpoint verbose data_path task seed test_best_model save_name
+    result_csv debug""",
+    "file": """data_filename splitted_data_files filter_dataset train_filename valid_filename
+    test_filename""",
+    "wandb": "run_name logging_steps watch",
+    "train": """k_fold batch_size epochs model_embedding model_text_embedding model_id_embedding
+    dynamic_threshold compute_centroids no_eval save_model optimizer scheduler loss model_name
+    multi_label age_lambda acc_thrs gradient_accumulation_steps""",
+    "optim": "lr weight_decay momentum",
+    "scheduler": "warmup_ratio",
+    "cosine": "cycle_mult min_lr gamma first_cycle_steps num_cycles",
+    "focal": "alpha focal_gamma",
+    "cb": "beta cb_gamma loss_type",
+    "model": "pretrained num_freeze",
+    "dataset": """data_length word test_size valid_size sampling_rate data_type target no_shuffle
+    augmented processor combine_strategy label_smoothing_by_text""",
+    "spectrogram": """n_fft n_mels win_length hop_length pad power normalized center onesided
+    n_channels""",
+    "transforms": "transform time_mask freq_mask age_momentum scaling",
+}
+"""The options of 003, whose names begin with their group."""
+NAMES = {
+    "003": " ".join(f"{group}.{name}" for group in GROUPS for name in GROUPS[group].split()),
+    "Its losses": """ce mse bce bce_logit focal cb hybrid difficulty anchor balancing cer""",
+    "004": """seed dataset_ratio validation_ratio n_fft n_mels normalize vocab_size niter
+    clustering_batch_size tokenizer_batch_size use_convolution num_kernels kernel_size num_layers
+    hidden_size dropout use_precomputed_embeddings batch_size learning_rate epochs
+    prediction_threshold""",
+}
+"""What 003 and 004 call their settings; rows without backticks are settings in the code."""
 
 
 def sections() -> dict[str, list[list[str]]]:
@@ -62,6 +93,12 @@ def targets(title: str) -> Iterator[tuple[str, str, str]]:
 def test_every_flag_has_one_row(title: str) -> None:
     options = [option for option, _, _ in sections()[title] if option.startswith("`--")]
     assert sorted(options) == sorted(f"`--{flag}`" for flag in FLAGS[title].split())
+
+
+@pytest.mark.parametrize("title", NAMES)
+def test_every_setting_has_one_row(title: str) -> None:
+    options = [option for option, _, _ in sections()[title] if option.startswith("`")]
+    assert sorted(options) == sorted(f"`{name}`" for name in NAMES[title].split())
 
 
 @pytest.mark.parametrize("system", ["000", "001"])

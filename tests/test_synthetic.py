@@ -19,10 +19,11 @@ from sklearn.preprocessing import StandardScaler
 
 from harken.errors import DataError
 from harken.manifest import Manifest
+from harken.score_files import read_scores
 from harken.sources import synthetic
 from harken.sources.source import Source
 from harken.sources.synthetic import Synthetic, wav_bytes
-from harken.sources.vowels import Row
+from harken.sources.voice import Row
 
 SMALL = {"speakers": 4, "clips_per_speaker": 2, "seconds": 0.3}
 
@@ -75,6 +76,26 @@ def test_each_setting_changes_what_is_made(tmp_path: Path, key: str, value: int)
     info = [soundfile.info(path) for path in (usual["path"][0], other["path"][0])]
     same_sound = (info[0].frames, info[0].samplerate) == (info[1].frames, info[1].samplerate)
     assert len(usual) != len(other) or not same_sound
+
+
+@pytest.mark.parametrize("style", ["vowels", "children"])
+def test_the_severity_of_each_speaker_lies_in_a_file_of_its_own(tmp_path: Path, style: str) -> None:
+    source = Synthetic(style=style, path=str(tmp_path), **SMALL)
+    frame = source.load().frame
+    scores = read_scores(str(tmp_path / "severity.csv"), "speaker", "severity")
+    assert scores == dict(frame.select("speaker", "severity").iter_rows())
+    (tmp_path / "severity.csv").unlink()
+    assert source.load().frame.equals(frame)
+    assert (tmp_path / "severity.csv").is_file()
+
+
+def test_children_say_words_and_keep_their_columns(tmp_path: Path) -> None:
+    frame = Synthetic(style="children", path=str(tmp_path), **SMALL).load().frame
+    columns = {"label", "speaker", "group", "age", "word", "said", "distortion", "sex", "site"}
+    assert set(frame.columns) >= columns
+    assert set(frame["label"]) == {"td", "ssd"}
+    assert frame["age"].dtype.is_integer()
+    assert frame["word"].to_list() == pl.read_csv(tmp_path / "clips.csv")["word"].to_list()
 
 
 def test_second_load_reuses_the_files_and_a_lost_one_is_made_again(tmp_path: Path) -> None:
