@@ -19,7 +19,7 @@ from harken.recipe import Recipe, dump_recipe
 from harken.verbs.bag import bag
 from harken.verbs.train import train
 from test_cli import invoke
-from test_trainer import tiny_recipe
+from test_trainer import tiny_recipe, trainer_of
 
 FRONTEND = {
     "kind": "tokens",
@@ -65,6 +65,18 @@ def test_runs_of_tokens_are_measured_with_the_folds_and_metrics_of_training(
     assert one["metrics"].keys() == two["metrics"].keys()
     assert one["num_clips"] == two["num_clips"] == 36
     assert one["metrics"]["accuracy"]["value"] > 0.8
+
+
+def test_tokens_are_kept_in_memory_and_learned_from(tiny_table: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(token_recipe(tiny_table), tmp_path)
+    assert trainer.memory is not None
+    assert trainer.memory.features.dtype == torch.int64
+    rows = trainer.train_loader.dataset.rows[[2, 0]]
+    tokens, lengths = trainer.memory.batch(torch.from_numpy(rows))
+    waves = torch.from_numpy(np.stack([trainer.train_loader.dataset.cache.read(r) for r in rows]))
+    expected, counts = trainer.model.features(waves, torch.full((2,), waves.shape[1]))
+    assert torch.equal(tokens, expected)
+    assert torch.equal(lengths, counts)
 
 
 def words_of(table: Path, seed: int = 0) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
@@ -146,12 +147,13 @@ def check_key(code: str) -> None:
     here, field = resolve(path)
     if not value:
         return
-    if issubclass(here, Choice) and here in list(choices_in(field.annotation)):
+    told = yaml.safe_load(value)
+    slot = issubclass(here, Choice) and here in list(choices_in(field.annotation))
+    if slot and not isinstance(told, dict):
         assert value in here.kinds(), f"{code}: no such kind"
         return
     annotated: Any = typing.Annotated[field.annotation, field]  # type: ignore[name-defined]
-    number = float(value) if re.fullmatch(r"-?[\d.]+", value) else value
-    TypeAdapter(annotated).validate_python(number)
+    TypeAdapter(annotated).validate_python(told)
 
 
 def check_command(code: str) -> None:
@@ -179,17 +181,23 @@ def test_every_target_exists(title: str) -> None:
             check_key(code)
 
 
+def owners_of(here: str) -> list[str]:
+    """Return the configs that a row's targets belong to; `slot=kind` names two of them."""
+    owners = [code.rpartition(".")[0] for code in re.findall(r"`([a-z_.]+)(?:=[^`]+)?`", here)]
+    owners += [f"{slot}.{kind}" for slot, kind in re.findall(r"`([a-z_.]+)=(\w+)`", here)]
+    return [owner for owner in owners if owner]
+
+
 def test_notes_name_keys_that_exist() -> None:
     """What notes say in backticks, such as `max_shift: 5.0`, belongs to the row's own kind."""
     for title in sections():
         for option, here, note in sections()[title]:
             for name, value in re.findall(r"`(\w+): ([^`]+)`", note):
-                kinds = [code.split(".")[:-1] for code in re.findall(r"`([\w.]+)`", here)]
-                owners = [".".join([*kind, name]) for kind in kinds]
+                owners = owners_of(here)
                 errors = []
                 for owner in owners:
                     try:
-                        check_key(f"{owner}={value}")
+                        check_key(f"{owner}.{name}={value}")
                     except AssertionError as error:
                         errors.append(str(error))
                 assert len(errors) < len(owners), f"{option}: {errors}"
