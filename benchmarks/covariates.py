@@ -80,7 +80,7 @@ def recipe(name: str, seed: int, folder: str) -> dict[str, Any]:
         "pooling": "mean_max",
         "optimizer": {"kind": "adamw", "lr": 2e-3, "weight_decay": 0.05},
         "schedule": "onecycle",
-        "train": {"epochs": 24, "batch_size": 32, "keep": "last"},
+        "train": {"epochs": 16, "batch_size": 32, "keep": "last"},
         "evaluate": {"num_resamples": 0},
         "seed": seed,
         **VARIANTS[name],

@@ -175,6 +175,7 @@ def test_the_run_folder_says_what_the_old_files_said(files: Files, tmp_path: Pat
     assert recipe["backbone"]["name"] == "test_resnet"
     assert recipe["heads"] == {
         "shared": 24, "bottleneck": 16, "layer_norm": False, "activation": None, "dropout": 0.3,
+        "by": None, "bins": None,
     }  # fmt: skip
     assert recipe["data"]["target"]["groups"] == GROUPS
     assert recipe["optimizer"]["lr"] == 0.01

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from harken.covariates import TrainingTable
 from harken.errors import ConfigError
 from harken.inference import infer, pick_device
-from harken.covariates import TrainingTable
 from harken.losses import default_loss
 from harken.predictor import Predictor
 

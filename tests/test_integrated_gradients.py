@@ -61,7 +61,7 @@ def test_samples_get_attributions_even_through_frozen_layers(tmp_path: Path, fre
 
 def test_a_network_without_gradients_is_told() -> None:
     class Deaf(torch.nn.Module):
-        def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        def forward(self, embedding: torch.Tensor, codes: object = None) -> torch.Tensor:
             return torch.zeros(len(embedding), 3)
 
     model = small(BACKBONES["cnn"])

@@ -17,7 +17,8 @@ batch augment dataset loader
 tokens frontends backbones pooling conditioning heads model
 losses schedules optim sam ema
 subgroups thresholds threshold_rules calibrate ranking tagging weighted bootstrap metrics by_group
-votes checkpoint track recipe recipe_help inference feature_memory trainer pretraining soundness predictor
+votes checkpoint track recipe recipe_help inference feature_memory trainer pretraining
+soundness predictor
 embedder embeddings ngrams probe
 report explain verbs cli __init__ __main__
 """.split()  # noqa: SIM905

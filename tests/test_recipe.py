@@ -119,7 +119,7 @@ def test_the_dumped_recipe_reads_back_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("slot", SLOTS.values(), ids=SLOTS)
 def test_every_kind_has_a_text_and_documented_fields(slot: type) -> None:
     for kind, member in slot.kinds().items():  # type: ignore[attr-defined]
-        if kind.startswith("test_"):
+        if not member.__module__.startswith("harken."):
             continue  # another test's own
         assert member.__doc__, kind
         bare = [n for n, f in member.model_fields.items() if n != "kind" and not f.description]

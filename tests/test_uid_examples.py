@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from harken import embed, evaluate, load
 from harken.checkpoint import RunFolder
+from harken.embedder import Wanted
 from tiny_checkpoints import tiny_checkpoint
 from uid_trees import UidTree, write_uid_tree
 
@@ -67,12 +68,16 @@ def test_uid_wav2vec2_on_spoken_digits(fsdd: Path, tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint(tmp_path / "checkpoint", "wav2vec2")
     run = trained("uid_wav2vec2", tree, tmp_path / "run", f"backbone.checkpoint={checkpoint}")
     judge(run, tree)
+    weights = run.read_json("network.json")["layer_weights"]
+    assert sum(weights) == pytest.approx(1.0, abs=1e-5)
+    shown = " ".join(f"{weight:.3f}" for weight in weights)
+    assert shown in (run.path / "report.html").read_text()
     # Nothing of the run needs the checkpoint or the label file any more.
     checkpoint.rename(tmp_path / "gone")
     tree.label_file.unlink()
     clip = next(tree.audio.rglob("waveform.wav"))
-    told = harken("predict", str(run.path), str(clip), "--json")
-    assert set(json.loads(told)["scores"]) <= {"even", "small", "round", "has_i"}
-    harken("evaluate", str(run.path), "--on", str(tree.table))
-    harken("embed", str(run.path), "--level", "wt", "--out", str(tmp_path / "wt.parquet"))
+    table = load(run.path).predict([clip])
+    assert {f"score_{name}" for name in run.labels().names} <= set(table.columns)
+    assert evaluate(run.path, on=str(tree.table))["num_clips"] == len(tree.uids)
+    embed(str(run.path), tmp_path / "wt.parquet", wanted=Wanted(level="wt"))
     assert pl.read_parquet(tmp_path / "wt.parquet").height == len(tree.uids)

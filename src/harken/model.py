@@ -7,7 +7,7 @@ cannot disagree about front-end, normalisation or label order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Self, TypeVar, cast
+from typing import Any, Literal, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -220,6 +220,11 @@ class Classifier(nn.Module):
         if self.labels.task == "single":
             return logits.softmax(-1)
         return logits.sigmoid() if self.labels.task == "multi" else logits
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a report should say of the network, such as its layers' learned weights."""
+        sizes = {"parameters": self.num_parameters(False), "trained": self.num_parameters()}
+        return sizes | self.backbone.describe()
 
     def num_parameters(self, trainable: bool = True) -> int:
         """Return the number of weights, of all of them or only of those that are trained."""

@@ -34,6 +34,7 @@ class Contents:
         predictions: `predictions.parquet`, or None.
         splits: `splits.parquet`, or None.
         quarantine: The recordings that were left out, with reasons.
+        networks: `network.json` by name of the fold; one entry without folds.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Contents:
     predictions: pl.DataFrame | None
     splits: pl.DataFrame | None
     quarantine: list[dict[str, Any]]
+    networks: dict[str, dict[str, Any]]
 
     @property
     def is_kfold(self) -> bool:
@@ -138,6 +140,7 @@ def read_contents(folder: Path | str) -> Contents:
         predictions=_frame(folder / "predictions.parquet"),
         splits=_frame(folder / "splits.parquet"),
         quarantine=_quarantine(places),
+        networks={p.name: told for p in places if (told := _mapping(_json(p / "network.json")))},
     )
 
 

@@ -98,6 +98,7 @@ def _sections(contents: Contents) -> dict[str, Any]:
         **_judgement(contents, judged),
         "quarantine": contents.quarantine[:MAX_QUARANTINED],
         "environment": results.flat(contents.environment),
+        "networks": [(name, results.network(told)) for name, told in contents.networks.items()],
         "commands": _commands(contents),
     }
 

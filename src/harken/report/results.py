@@ -298,6 +298,18 @@ def parts(contents: Contents) -> list[tuple[str, str]]:
     return [(name, number(count)) for name, count in counts]
 
 
+def network(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a run says of its network as `(name, text)`; lists of numbers in short."""
+    rows = []
+    for key, value in told.items():
+        if isinstance(value, list):
+            text = " ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in value)
+        else:
+            text = f"{value:,}" if isinstance(value, int) else str(value)
+        rows.append((key.replace("_", " "), text))
+    return rows
+
+
 def flat(told: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Return the leaves of nested mappings as `(a.b.c, text)`."""
     rows: list[tuple[str, str]] = []

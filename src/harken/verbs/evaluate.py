@@ -224,6 +224,7 @@ def evaluate_fold(
     device = pick_device(recipe.train.device)
     labels = corpus.labels
     model = load_classifier(folder, recipe, labels, device)
+    folder.write_json("network.json", model.describe())
     calibration = _calibrate(recipe, corpus, model, fold)
     folder.write_json("calibration.json", calibration.to_json())
     frames, metrics = [], {}
