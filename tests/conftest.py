@@ -14,6 +14,8 @@ import soundfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Without it gcsfs asks an emulator over gRPC, which answers after a minute.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 Wave = npt.NDArray[np.float32]
 

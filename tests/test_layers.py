@@ -24,7 +24,10 @@ report explain verbs cli __init__ __main__
 """.split()  # noqa: SIM905
 
 BANNED = {"torchaudio", "librosa", "numba", "pandas", "pickle", "audiomentations"}
-LAZY = {"timm", "transformers", "av", "matplotlib", "jinja2", "tensorboard", "python_stretch"}
+LAZY = {
+    *("timm", "transformers", "av", "matplotlib", "jinja2", "tensorboard", "python_stretch"),
+    *("optuna", "gcsfs", "s3fs", "adlfs", "google"),
+}
 
 
 def imports(file: Path) -> list[tuple[str, bool]]:
