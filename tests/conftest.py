@@ -12,6 +12,15 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
+from bucket_servers import (  # noqa: F401
+    bucket,
+    faulty_bucket,
+    gcs_address,
+    gcs_bucket,
+    s3_address,
+    s3_bucket,
+)
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Without it gcsfs asks an emulator over gRPC, which answers after a minute.

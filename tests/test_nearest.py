@@ -41,7 +41,14 @@ def test_a_frame_s_token_does_not_depend_on_its_neighbours() -> None:
 def test_frames_that_are_not_finite_have_nan_scores() -> None:
     frames = drawn(0, 4, 3)
     frames[2, 1] = torch.nan
-    assert nearest(frames, drawn(1, 5, 3))[1].isnan().tolist() == [False, False, True, False]
+    tokens, scores = nearest(frames, drawn(1, 5, 3))
+    assert scores.isnan().tolist() == [False, False, True, False]
+    assert int(tokens.max()) < 5
+
+
+def test_of_equal_centroids_the_first_is_taken() -> None:
+    centroids = drawn(1, 5, 3)[[4, 0, 1, 0, 2, 0]]
+    assert nearest(centroids, centroids)[0].tolist() == [0, 1, 2, 1, 4, 1]
 
 
 @pytest.mark.parametrize("rows", [0, 1])

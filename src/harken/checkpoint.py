@@ -1,33 +1,34 @@
 """The run folder: everything a run leaves behind, readable without harken, nothing pickled.
 
-Each file is written beside its place and renamed into it, so a kill at any moment leaves either the
-old file or the new one. The state that resuming needs is one file, so its parts always agree.
+It lies on this machine or in a bucket; nothing of a run in a bucket stays on this machine. Each file
+is renamed into its place, or uploaded whole, so a kill at any moment leaves either the old file or
+the new one. The state that resuming needs is one file, so its parts always agree.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
+from harken import storage
 from harken.covariates import Covariates
-from harken.errors import RunError
+from harken.errors import DataError, RunError
 from harken.labels import Labels
-from harken.storage import atomic_path, write_atomic
+from harken.storage import Location, Place
 
 
 @dataclass
@@ -67,41 +68,45 @@ class Progress:
 class RunFolder:
     """A folder with the files of one run (or of one fold of it)."""
 
-    path: Path
+    path: Place
 
     @classmethod
-    def create(cls, path: str | Path, *, overwrite: bool = False) -> RunFolder:
+    def create(cls, path: Location, *, overwrite: bool = False) -> RunFolder:
         """Make a new run folder.
+
+        Args:
+            path: A path or a URL.
+            overwrite: Replace the run that is there.
 
         Raises:
             RunError: something is there already and `overwrite` is off, or what is there is no run.
         """
-        folder = Path(path)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        folder = storage.place(path)
+        if storage.is_file(folder) or storage.entries(folder):
             if not overwrite:
                 raise RunError(
                     "this run folder exists already",
                     where=str(folder),
                     fix="choose another --out, continue it with --resume, or say --overwrite",
                 )
-            if not (folder / "recipe.yaml").is_file():
+            if not storage.is_file(folder / "recipe.yaml"):
                 raise RunError("this is no run folder, so it is not overwritten", where=str(folder))
-            shutil.rmtree(folder)
+            storage.remove_folder(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            storage.make_folder(folder)
         except OSError as error:
             raise RunError(f"cannot make the run folder: {error}", where=str(folder)) from None
         return cls(folder)
 
     @classmethod
-    def open(cls, path: str | Path) -> RunFolder:
+    def open(cls, path: Location) -> RunFolder:
         """Open a run folder that exists.
 
         Raises:
             RunError: there is none.
         """
-        folder = Path(path)
-        if not (folder / "recipe.yaml").is_file():
+        folder = storage.place(path)
+        if not storage.is_file(folder / "recipe.yaml"):
             raise RunError(
                 "there is no run here (no recipe.yaml)", where=str(folder), fix="harken train"
             )
@@ -110,7 +115,8 @@ class RunFolder:
     @property
     def folds(self) -> list[RunFolder]:
         """The folders of a run over several folds, in order; empty for a single run."""
-        found = [entry for entry in self.path.glob("fold-*") if (entry / "recipe.yaml").is_file()]
+        parts = [place for place in storage.entries(self.path) if place.name.startswith("fold-")]
+        found = [part for part in parts if storage.is_file(part / "recipe.yaml")]
         return [RunFolder(p) for p in sorted(found, key=lambda p: (len(p.name), p.name))]
 
     def fold(self, name: str) -> RunFolder:
@@ -121,7 +127,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file."""
-        write_atomic(self.path / name, text.encode())
+        storage.write_atomic(self.path / name, text.encode())
 
     def read_text(self, name: str) -> str:
         """Read a text file.
@@ -129,10 +135,7 @@ class RunFolder:
         Raises:
             RunError: it is missing.
         """
-        try:
-            return (self.path / name).read_text()
-        except FileNotFoundError:
-            raise RunError(f"{name} is missing from this run", where=str(self.path)) from None
+        return self._read(name).decode()
 
     def write_json(self, name: str, value: object) -> None:
         """Write a JSON file; undefined numbers become null."""
@@ -147,12 +150,12 @@ class RunFolder:
         """
         try:
             return json.loads(self.read_text(name))
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise RunError(f"{name} is damaged: {error}", where=str(self.path)) from None
 
     def write_table(self, name: str, frame: pl.DataFrame) -> None:
         """Write a Parquet table."""
-        with atomic_path(self.path / name) as temporary:
+        with storage.atomic_path(self.path / name) as temporary:
             frame.write_parquet(temporary)
 
     def read_table(self, name: str) -> pl.DataFrame:
@@ -161,13 +164,21 @@ class RunFolder:
         Raises:
             RunError: it is missing.
         """
-        if not (self.path / name).is_file():
-            raise RunError(f"{name} is missing from this run", where=str(self.path))
-        return pl.read_parquet(self.path / name)
+        if storage.is_local(self.path) and self.has(name):
+            return pl.read_parquet(storage.local_path(self.path) / name)
+        return pl.read_parquet(io.BytesIO(self._read(name)))
 
     def has(self, name: str) -> bool:
         """Whether the run has this file."""
-        return (self.path / name).is_file()
+        return storage.is_file(self.path / name)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return storage.read_bytes(self.path / name)
+        except DataError:
+            if self.has(name):
+                raise
+            raise RunError(f"{name} is missing from this run", where=str(self.path)) from None
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write `metrics.jsonl`, one line per epoch."""
@@ -197,12 +208,12 @@ class RunFolder:
             RunError: it is missing, damaged, or of a model made by another recipe.
         """
         path = self.path / "model.safetensors"
-        if not path.is_file():
+        if not storage.is_file(path):
             raise RunError(
                 "this run has no weights yet", where=str(self.path), fix="harken train --resume"
             )
         try:
-            load_strictly(model, load_file(path), str(path))
+            load_strictly(model, _load_tensors(path), str(path))
         except (SafetensorError, OSError) as error:
             raise RunError(f"the weights are damaged: {error}", where=str(path)) from None
 
@@ -232,7 +243,6 @@ class RunFolder:
             "optimizer_groups": json.dumps(state["param_groups"]),
             "optimizer_numbers": json.dumps(numbers),
         }
-        (self.path / "last").mkdir(exist_ok=True)
         _save_tensors(self.path / "last" / "state.safetensors", tensors, meta)
 
     def load_state(
@@ -245,9 +255,7 @@ class RunFolder:
         """
         path = self.path / "last" / "state.safetensors"
         try:
-            with safe_open(path, "pt") as file:
-                meta = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            meta, tensors = _load_state(path)
         except (SafetensorError, OSError) as error:
             raise RunError(f"the saved state is damaged: {error}", where=str(path)) from None
         load_strictly(model, _below("model/", tensors), str(path))
@@ -268,7 +276,7 @@ class RunFolder:
     @property
     def has_state(self) -> bool:
         """Whether there is something to resume from."""
-        return (self.path / "last" / "state.safetensors").is_file()
+        return storage.is_file(self.path / "last" / "state.safetensors")
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -311,14 +319,34 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: dict[str, str]) -> None:
+def _save_tensors(path: Place, tensors: Mapping[str, Tensor], meta: dict[str, str]) -> None:
     # safetensors wants contiguous tensors that share no memory.
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    with atomic_path(path) as temporary:
+    with storage.atomic_path(path) as temporary:
         try:
             save_file(plain, temporary, metadata=meta)
         except SafetensorError as error:
             raise OSError(str(error)) from error
+
+
+def _load_tensors(path: Place) -> dict[str, Tensor]:
+    """Read a file of tensors; a bucket's goes to memory, so that nothing of it stays here."""
+    if storage.is_local(path):
+        return load_file(storage.local_path(path))
+    return load(storage.read_bytes(path))
+
+
+def _load_state(path: Place) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read tensors and the text that was saved with them."""
+    if storage.is_local(path):
+        with safe_open(storage.local_path(path), "pt") as file:
+            return file.metadata(), {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+    content = storage.read_bytes(path)
+    tensors = load(content)
+    # A file of tensors begins with the length of its header, little-endian.
+    end = 8 + int.from_bytes(content[:8], "little")
+    meta: dict[str, str] = json.loads(content[8:end])["__metadata__"]
+    return meta, tensors
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

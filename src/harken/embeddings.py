@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ import polars as pl
 
 from harken import storage
 from harken.errors import ConfigError, DataError, RunError
+from harken.parts import local_parts, part_names, parts_folder, remove_parts
+from harken.storage import Place
 
 Vectors = npt.NDArray[np.float32]
 Format = Literal["parquet", "npz"]
@@ -118,19 +119,20 @@ class Parts:
     def open(self) -> bool:
         """Make the folder of the parts; return whether parts of other settings were in it."""
         note = self.folder / "settings.json"
-        told = note.read_text() if note.is_file() else None
+        told = storage.read_bytes(note).decode() if storage.is_file(note) else None
         mine = json.dumps({"fingerprint": self.settings["fingerprint"]})
-        stale = self.folder.exists() and told != mine
+        stale = storage.exists(self.folder) and told != mine
         if stale:
-            shutil.rmtree(self.folder)
+            storage.remove_folder(self.folder)
         if told != mine:
             storage.write_atomic(note, mine)
         return stale
 
     def todo(self) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
         """Yield the number and the rows of each part that is not there yet."""
+        there = part_names(self.folder)
         for number in range(len(self)):
-            if not self._path(number).is_file():
+            if self._path(number).name not in there:
                 stop = min((number + 1) * self.rows, self.frame.height)
                 yield number, np.arange(number * self.rows, stop, dtype=np.int64)
 
@@ -145,9 +147,11 @@ class Parts:
 
     def join(self) -> int:
         """Write the table, remove the parts and return the embeddings' width."""
-        paths = [self._path(number) for number in range(len(self))]
-        width = _width(pl.scan_parquet(paths[0]).head(1).collect())
-        with storage.atomic_path(self.out) as temporary:
+        with (
+            local_parts([self._path(number) for number in range(len(self))]) as paths,
+            storage.atomic_path(self.out) as temporary,
+        ):
+            width = _width(pl.scan_parquet(paths[0]).head(1).collect())
             if self.file_format == "npz":
                 self._write_npz(temporary, paths, width)
             else:
@@ -158,7 +162,7 @@ class Parts:
 
     def close(self) -> None:
         """Remove the parts."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_parts(self.folder)
 
     def _write_npz(self, temporary: Path, paths: list[Path], width: int) -> None:
         vectors = np.empty((self.frame.height, width), dtype=np.float32)
@@ -169,17 +173,8 @@ class Parts:
         with temporary.open("wb") as file:
             np.savez(file, ids=ids, embeddings=vectors, settings=json.dumps(self.settings))
 
-    def _path(self, number: int) -> Path:
+    def _path(self, number: int) -> Place:
         return self.folder / f"part-{number:06d}.parquet"
-
-
-def parts_folder(out: str) -> Path:
-    """Return where the parts of a table lie: beside a local one, else in the user's cache."""
-    if storage.is_local(out):
-        path = storage.local_path(out).absolute()
-        return path.with_name(f".{path.name}.parts")
-    digest = hashlib.blake2b(out.encode(), digest_size=16).hexdigest()
-    return storage.cache_folder() / "embeddings" / f"{digest}.parts"
 
 
 def read_embeddings(url: str) -> Embeddings:

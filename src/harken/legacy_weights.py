@@ -52,21 +52,26 @@ class HeadParts:
     last: Layer
 
 
-def read_state(path: str | Path) -> State:
+def read_state(path: str | Path, where: str | None = None) -> State:
     """Read a state dict that `torch.save` wrote, zipped or not, without running any code of it.
+
+    Args:
+        path: The file.
+        where: What errors call it; None is the path.
 
     Raises:
         RunError: there is none, or it holds more than tensors.
     """
+    where = where or str(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise RunError("there is no such file", where=str(path)) from None
+        raise RunError("there is no such file", where=where) from None
     except Exception as error:  # the unpickler's error class may not be named without pickle
         text = str(error).strip().split("\n")[0][:200]
         raise RunError(
             f"cannot be read as weights: {text}",
-            where=str(path),
+            where=where,
             fix="save the state dict: torch.save(model.state_dict(), path)",
         ) from None
     for key in WRAPPERS:
@@ -74,7 +79,7 @@ def read_state(path: str | Path) -> State:
             found = found[key]
     good = isinstance(found, Mapping) and all(isinstance(v, Tensor) for v in found.values())
     if not good or not found:
-        raise RunError("is no state dict: a mapping of names to tensors", where=str(path))
+        raise RunError("is no state dict: a mapping of names to tensors", where=where)
     return _renamed({str(name): value for name, value in found.items()})
 
 

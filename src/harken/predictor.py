@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from harken.labels import Labels
 from harken.manifest import Clip, Manifest
 from harken.model import Classifier
 from harken.recipe import Recipe, validate
+from harken.storage import Location
 from harken.thresholds import Thresholds, decide
 
 Array = npt.NDArray[np.float64]
@@ -101,11 +101,11 @@ class Predictor:
     covariates: list[Covariates]
 
     @classmethod
-    def load(cls, run: str | Path | RunFolder, device: DeviceName | None = None) -> Predictor:
+    def load(cls, run: Location | RunFolder, device: DeviceName | None = None) -> Predictor:
         """Load a run.
 
         Args:
-            run: A run folder.
+            run: A run folder; a path or a URL.
             device: `cpu`, `cuda` or `mps`; None takes what the recipe says.
 
         Raises:
@@ -160,7 +160,7 @@ class Predictor:
 
     def predict(
         self,
-        files: Sequence[str | Path],
+        files: Sequence[Location],
         *,
         on_bad: str = "skip",
         covariates: Mapping[str, object] | None = None,
@@ -222,7 +222,7 @@ class Predictor:
         return {"path": clip.path, "decision": decision, **named}
 
     @staticmethod
-    def clip(file: str | Path) -> Clip:
+    def clip(file: Location) -> Clip:
         """Return a whole audio file as a clip."""
         return Clip(str(file), str(file), None, None)
 
@@ -273,6 +273,6 @@ def read_calibration(folder: RunFolder) -> Calibration:
     return Calibration.from_json(folder.read_json("calibration.json"))
 
 
-def load(run: str | Path, device: DeviceName | None = None) -> Predictor:
+def load(run: Location, device: DeviceName | None = None) -> Predictor:
     """Load a run folder's classifiers; see `Predictor.load`."""
     return Predictor.load(run, device)

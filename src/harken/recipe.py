@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import re
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from harken import storage
 from harken.audio import Audio
 from harken.augment import Augment, Mix
 from harken.backbones import Backbone, CnnBackbone
@@ -31,17 +31,22 @@ from harken.conditioning import Condition
 from harken.covariates import Covariate
 from harken.derive import Derive
 from harken.difficulty import Difficulty
-from harken.errors import ConfigError
+from harken.errors import ConfigError, DataError
 from harken.frontends import Frontend, Normalize
 from harken.heads import Heads
 from harken.losses import Loss
 from harken.manifest import Manifest
 from harken.optim import AdamW, Optimizer
+from harken.overrides import merge as merge
+from harken.overrides import parse_word as parse_word
 from harken.pooling import MeanMaxPooling, Pooling
 from harken.sam import Sam as Sam
 from harken.schedules import Cosine, Schedule
+from harken.search import Parameter, Pruner, Sampler, Search
+from harken.search_check import mistakes_in
 from harken.sources import Source
 from harken.split import RandomSplit, Split
+from harken.storage import Location
 from harken.target import Target
 from harken.threshold_rules import Threshold
 
@@ -61,6 +66,9 @@ SLOTS: dict[str, type[Choice]] = {
     "optimizers": Optimizer,
     "schedules": Schedule,
     "thresholds": Threshold,
+    "parameters": Parameter,
+    "samplers": Sampler,
+    "pruners": Pruner,
 }
 """Every slot of the recipe under the word that `harken list` knows."""
 
@@ -79,9 +87,16 @@ class Data(Config):
     on_bad_audio: Literal["stop", "skip"] = "stop"
     """`stop` at the first unusable recording, or `skip` it and list it in `quarantine.json`."""
     cache: str | None = None
-    """Folder of decoded audio; null takes the user's cache folder."""
+    """Folder of decoded audio, on this machine; null takes the user's cache folder."""
     cache_gigabytes: float = Field(50.0, gt=0)
     """Bound of that folder; the least recently used recordings make room."""
+
+    @field_validator("cache")
+    @classmethod
+    def _is_local(cls, cache: str | None) -> str | None:
+        if cache is not None and not storage.is_local(cache):
+            raise ValueError(f"decoded audio is kept on this machine: a folder, not {cache}")
+        return cache
 
 
 class Train(Config):
@@ -195,10 +210,30 @@ class Recipe(Config):
     """Temperature and thresholds, fitted on validation clips."""
     evaluate: Evaluate = Evaluate()
     """The numbers after training."""
+    search: Search | None = None
+    """Settings that `harken tune` tries; null: it has nothing to do."""
     seed: int = Field(0, ge=0)
     """Root of all random draws."""
     plugins: tuple[str, ...] = ()
     """Python modules or files with components of your own, imported before validation."""
+
+    @model_validator(mode="after")
+    def _can_be_searched(self) -> Recipe:
+        if self.search is None:
+            return self
+        tree = self.model_dump(mode="json", exclude={"search"})
+        mistakes = mistakes_in(self.search, tree, lambda t: Recipe.model_validate(t).model_dump())
+        if mistakes:
+            details = [
+                InitErrorDetails(
+                    type=PydanticCustomError("harken", "{text}", {"text": text}),
+                    loc=("search", *where),
+                    input=None,
+                )
+                for where, text in mistakes
+            ]
+            raise ValidationError.from_exception_data("search", details)
+        return self
 
     def side_information(self) -> tuple[Covariate, ...]:
         """Return every column of side information that some part reads."""
@@ -222,11 +257,11 @@ class Recipe(Config):
         return self.model_copy(update={**resolved, "calibrate": self.calibrate.resolved()})
 
 
-def read_recipe(files: Sequence[str | Path], words: Sequence[str] = ()) -> Recipe:
+def read_recipe(files: Sequence[Location], words: Sequence[str] = ()) -> Recipe:
     """Read, merge and validate a recipe.
 
     Args:
-        files: YAML files, later ones over earlier ones.
+        files: YAML files (paths or URLs), later ones over earlier ones.
         words: Overrides such as `train.epochs=5` or `--train.epochs=5`.
 
     Raises:
@@ -234,7 +269,7 @@ def read_recipe(files: Sequence[str | Path], words: Sequence[str] = ()) -> Recip
     """
     tree: dict[str, Any] = {}
     for file in files:
-        tree = merge(tree, _read_yaml(Path(file)))
+        tree = merge(tree, _read_yaml(file))
     for word in words:
         tree = merge(tree, parse_word(word, tree))
     return validate(tree, where=", ".join(map(str, files)) or "recipe")
@@ -273,51 +308,6 @@ def recipe_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def merge(tree: Any, over: Any) -> Any:
-    """Lay `over` on `tree`: mappings merge key by key, anything else replaces.
-
-    A mapping laid on a bare kind turns it into `{kind: …}` first, and another `kind` drops what
-    belonged to the old one.
-    """
-    if not isinstance(over, Mapping):
-        return over
-    if isinstance(tree, str):
-        tree = {"kind": tree}
-    if isinstance(tree, list) and over and all(re.fullmatch(r"\d+", str(k)) for k in over):
-        return _merge_list(tree, over)
-    if not isinstance(tree, Mapping) or over.get("kind", tree.get("kind")) != tree.get("kind"):
-        tree = {}
-    merged = dict(tree)
-    for key, value in over.items():
-        merged[key] = merge(merged.get(key), value)
-    return merged
-
-
-def _merge_list(items: list[Any], over: Mapping[Any, Any]) -> list[Any]:
-    merged = list(items)
-    for key, value in over.items():
-        if int(key) >= len(merged):
-            raise ConfigError(f"there is no item {key}: the list has {len(merged)} items")
-        merged[int(key)] = merge(merged[int(key)], value)
-    return merged
-
-
-def parse_word(word: str, tree: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Turn `a.b.c=value` (or `--a.b.c=value`) into a nested mapping; the value is read as YAML."""
-    path, equals, text = word.removeprefix("--").partition("=")
-    if not equals or not path:
-        raise ConfigError(
-            f"cannot read the override {word!r}", fix="write it as key.path=value, without spaces"
-        )
-    try:
-        value: Any = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    for key in reversed(path.split(".")):
-        value = {key: value}
-    return dict(value)
-
-
 class _StrictLoader(yaml.SafeLoader):
     """Refuses a mapping that says one key twice, where YAML would silently take the last."""
 
@@ -331,11 +321,14 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def _read_yaml(file: Location) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError("there is no such recipe", where=str(file)) from None
+        text = storage.read_bytes(file).decode("utf-8-sig")
+    except DataError as error:
+        text = f"cannot read the recipe: {error.message}"
+        if not storage.exists(file):
+            text = "there is no such recipe"
+        raise ConfigError(text, where=str(file), fix=error.fix) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the recipe: {error}", where=str(file)) from None
     try:
@@ -349,21 +342,22 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def import_plugin(name: str) -> None:
-    """Import a user's module, given as `package.module` or as the path of a `.py` file.
+    """Import a user's module, given as `package.module` or as the path or URL of a `.py` file.
 
     Raises:
         ConfigError: there is no such module or file.
     """
     try:
         if name.endswith(".py"):
-            _import_file(Path(name))
+            _import_file(name)
         else:
             importlib.import_module(name)
-    except (ImportError, FileNotFoundError) as error:
+    except (ImportError, FileNotFoundError, DataError) as error:
         raise ConfigError(f"cannot import the plug-in: {error}", where=f"plugins: {name}") from None
 
 
-def _import_file(path: Path) -> None:
+def _import_file(file: str) -> None:
+    path = storage.local_copy(file)
     name = f"harken_plugin_{path.stem}"
     known = sys.modules.get(name)
     if known is not None and known.__file__ == str(path.resolve()):

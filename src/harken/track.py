@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from harken import storage
 from harken.errors import import_extra
+from harken.storage import Place
 
 
 class Tracker(Protocol):
@@ -96,23 +98,42 @@ class Display(Silent):
 
 
 class TensorBoard(Silent):
-    """Writes each epoch's numbers as TensorBoard events."""
+    """Writes each epoch's numbers as TensorBoard events.
 
-    def __init__(self, folder: Path) -> None:
+    TensorBoard writes to local files alone, so the events of a run in a bucket are written to a
+    temporary folder and uploaded after every epoch.
+    """
+
+    def __init__(self, folder: Place) -> None:
         import_extra("tensorboard", "track")
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder))
+        self._folder, self._scratch = folder, None
+        if not storage.is_local(folder):
+            self._scratch = tempfile.TemporaryDirectory(prefix="harken-tensorboard-")
+        self._writer = SummaryWriter(self._scratch.name if self._scratch else str(folder))
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Write the numbers under the epoch."""
         for name, value in row.items():
             if name != "epoch" and isinstance(value, int | float):
                 self._writer.add_scalar(name, value, row["epoch"])
+        self._upload()
 
     def end(self) -> None:
         """Close the file."""
         self._writer.close()
+        self._upload()
+        if self._scratch:
+            self._scratch.cleanup()
+            self._scratch = None
+
+    def _upload(self) -> None:
+        if self._scratch is None:
+            return
+        self._writer.flush()
+        for file in storage.entries(self._scratch.name):
+            storage.write_atomic(self._folder / file.name, storage.read_bytes(file))
 
 
 class Several:

@@ -1,7 +1,7 @@
 """Archives of recordings, unpacked so that nothing can be written outside the folder asked for.
 
 Members are read in one pass, and each file appears under its name only when it is complete, so a
-run that was killed can be taken up again.
+run that was killed can be taken up again. The folder may be in a bucket.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import IO, Literal
 
 from harken import storage
 from harken.errors import DataError, RunError
+from harken.storage import Location, Place
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """What counts as an archive in a folder of them."""
@@ -51,7 +52,7 @@ def archives_in(names: Sequence[str]) -> list[str]:
     """
     found = []
     for name in names:
-        if not storage.is_local(name) or not storage.local_path(name).is_dir():
+        if name.lower().endswith(SUFFIXES) or not storage.is_folder(name):
             found.append(name)
             continue
         inside = storage.list_files(name, SUFFIXES)
@@ -63,7 +64,7 @@ def archives_in(names: Sequence[str]) -> list[str]:
 
 def unpack(
     archives: Sequence[str],
-    out: Path,
+    out: Location,
     *,
     shards: Shards = "id2",
     resume: bool = False,
@@ -73,7 +74,7 @@ def unpack(
 
     Args:
         archives: Paths or URLs of `.tar`, `.tar.gz`, … files, or folders of them.
-        out: Where to.
+        out: Where to; a path or a URL.
         shards: `id2` puts `any/where/id.flac` into `id[:2]/id.flac`; `none` keeps the archive's own
             folders.
         resume: Go on in a folder that has files already; those of the right size are kept.
@@ -84,7 +85,8 @@ def unpack(
             or is called like one before it.
         RunError: the folder has files already and `resume` is not set, or cannot be written.
     """
-    if not resume and out.is_dir() and any(out.iterdir()):
+    folder = storage.place(out)
+    if not resume and storage.entries(folder):
         raise RunError("this folder is not empty", where=str(out), fix="--resume, or another --out")
     done = Unpacked()
     sources: dict[str, str] = {}
@@ -98,7 +100,10 @@ def unpack(
                     fix="--shards none keeps the archive's own folders",
                 )
             sources[place] = member.name
-            _write(out, place, member, content, archive, done)
+            if isinstance(folder, Path):
+                _write(folder, place, member, content, archive, done)
+            else:
+                _upload(folder, place, member, content, archive, done)
         if told is not None:
             told(archive, done)
     return done
@@ -194,6 +199,28 @@ def _write(
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+    done.written += 1
+    done.bytes += member.size
+
+
+def _upload(
+    out: Place,
+    place: str,
+    member: tarfile.TarInfo,
+    content: IO[bytes],
+    archive: str,
+    done: Unpacked,
+) -> None:
+    """Upload one file, unless it is there already: files in a bucket are complete."""
+    final, source = out / place, archive.rpartition("/")[2]
+    if storage.is_file(final):
+        done.skipped += 1
+        return
+    with _readable(source), storage.atomic_path(final) as temporary:
+        with temporary.open("wb") as file:
+            shutil.copyfileobj(content, file, _CHUNK)
+        if temporary.stat().st_size != member.size:
+            raise DataError(f"this archive ends inside {member.name!r}", where=source)
     done.written += 1
     done.bytes += member.size
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -47,7 +46,7 @@ WORDS = {"ignore_unknown_options": True}
 Words = Annotated[
     list[str], typer.Argument(help="Recipe files (YAML), then overrides such as train.epochs=5.")
 ]
-Run = Annotated[Path, typer.Argument(help="A run folder.")]
+Run = Annotated[str, typer.Argument(help="A run folder; a path or a URL.")]
 
 
 class DefaultGroup(TyperGroup):

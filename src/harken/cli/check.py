@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,7 +23,10 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Look for mistakes in a recipe and its data, or in a run; a problem gives exit status 1."""
-    found = _of_run(what) if (Path(what[0]) / "recipe.yaml").is_file() else _of_recipe(what, clips)
+    from harken import storage
+
+    is_run = storage.is_file(storage.join(what[0], "recipe.yaml"))
+    found = _of_run(what) if is_run else _of_recipe(what, clips)
     if as_json:
         from harken.audit import to_json
 

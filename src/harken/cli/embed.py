@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,7 +89,7 @@ def probe(
     layer: Layer = None,
     pooling: Pooling = None,
     merge: Merge = None,
-    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("runs/probe"),
+    out: Annotated[str, typer.Option(help="Folder to make.")] = "runs/probe",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all metrics as JSON.")] = False,
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +28,7 @@ def explain(
         str | None, typer.Option(help="Whose network, in a run over folds; the first by default.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to; RUN/explanations/NAME by default.")
+        str | None, typer.Option(help="Folder to write to; RUN/explanations/NAME by default.")
     ] = None,
     known: Annotated[
         list[str] | None,

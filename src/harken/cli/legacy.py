@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,10 +12,10 @@ from harken.errors import ConfigError
 
 @app.command(name="import-legacy")
 def import_legacy(
-    weights: Annotated[Path, typer.Argument(help="The model: a state dict, …_mdl.pt.")],
-    arguments: Annotated[Path, typer.Argument(help="Its arguments: args.pkl.")],
-    out: Annotated[Path, typer.Option(help="Run folder to make.")],
-    labels: Annotated[Path | None, typer.Option(help="A label file, if args.pkl has none.")] = None,
+    weights: Annotated[str, typer.Argument(help="The model: a state dict, …_mdl.pt.")],
+    arguments: Annotated[str, typer.Argument(help="Its arguments: args.pkl.")],
+    out: Annotated[str, typer.Option(help="Run folder to make.")],
+    labels: Annotated[str | None, typer.Option(help="A label file, if args.pkl has none.")] = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="Folder or name of its wav2vec 2.0 encoder.")
     ] = None,
@@ -37,7 +36,7 @@ def import_legacy(
         weights,
         arguments,
         out,
-        labels=None if labels is None else str(labels),
+        labels=labels,
         checkpoint=checkpoint,
         over=dict(_value(word) for word in over or []),
         shared_activation=shared_activation,  # type: ignore[arg-type]

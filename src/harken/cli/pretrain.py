@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +13,7 @@ from harken.cli.app import WORDS, Words, app, decoding, display, recipe_of
 @app.command(context_settings=WORDS)
 def pretrain(
     words: Words,
-    out: Annotated[Path, typer.Option(help="Run folder to make.")],
+    out: Annotated[str, typer.Option(help="Run folder to make.")],
     rate: Annotated[float, typer.Option(help="Share of the tokens that is hidden.")] = 0.15,
     span: Annotated[int, typer.Option(help="Neighbouring tokens hidden at once.")] = 1,
     fold: Annotated[str | None, typer.Option(help="Whose training clips, over folds.")] = None,
@@ -57,7 +56,7 @@ def pretrain(
 @app.command(context_settings=WORDS)
 def bag(
     words: Words,
-    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("runs/bag"),
+    out: Annotated[str, typer.Option(help="Folder to make.")] = "runs/bag",
     tokens: Annotated[
         str | None, typer.Option(help="A table of `harken tokens encode`; no audio is needed.")
     ] = None,

@@ -5,19 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harken.cli.app import WORDS, Run, Words, app, decoding, display, recipe_of, side_information
 from harken.errors import ConfigError, HarkenError
 
+if TYPE_CHECKING:
+    from harken.storage import Place
+
 
 @app.command(context_settings=WORDS)
 def train(
     recipe: Words,
-    out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/run"),
+    out: Annotated[str, typer.Option(help="Run folder to make.")] = "runs/run",
     folds: Annotated[str, typer.Option(help="Folds to run: all, or names such as 1,3.")] = "all",
     jobs: Annotated[int, typer.Option(help="Folds to train side by side.", min=1)] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
@@ -52,7 +54,7 @@ def train(
 @app.command()
 def evaluate(
     run: Run,
-    on: Annotated[Path | None, typer.Option(help="A new table with the run's columns.")] = None,
+    on: Annotated[str | None, typer.Option(help="A new table with the run's columns.")] = None,
     split: Annotated[str, typer.Option(help="train, valid or test, without --on.")] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="Print all metrics as JSON.")] = False,
     as_csv: Annotated[
@@ -114,7 +116,7 @@ def report(run: Run) -> None:
 @app.command(context_settings=WORDS)
 def demo(
     words: Annotated[list[str] | None, typer.Argument(help="Overrides of the recipe.")] = None,
-    out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/demo"),
+    out: Annotated[str, typer.Option(help="Run folder to make.")] = "runs/demo",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace it.")] = False,
 ) -> None:
     """Synthesise voices, clear and rough; train on some speakers; measure on others."""
@@ -164,7 +166,7 @@ def _tell_prediction(row: dict[str, Any], top: int, as_json: bool) -> None:
     typer.echo(f"{row['path']}  " + "  ".join(f"{name} {value:.3f}" for name, value in ranked))
 
 
-def _try_report(run: Path) -> None:
+def _try_report(run: Place) -> None:
     from harken.errors import MissingExtraError
     from harken.report.page import build
 

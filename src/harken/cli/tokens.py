@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -162,8 +161,8 @@ def stats(
 @tokens_app.command()
 def listen(
     vocabulary: Vocabulary,
-    clip: Annotated[Path, typer.Argument(help="An audio file.")],
-    out: Annotated[Path, typer.Option(help="Sound to write: .wav.")],
+    clip: Annotated[str, typer.Argument(help="An audio file.")],
+    out: Annotated[str, typer.Option(help="Sound to write: .wav.")],
 ) -> None:
     """Write what a vocabulary keeps of a clip, to be heard."""
     from harken.verbs import tokens as verb

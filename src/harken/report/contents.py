@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ import numpy.typing as npt
 import polars as pl
 import yaml
 
+from harken import storage
 from harken.errors import RunError
 from harken.labels import Task
+from harken.storage import Location, Place
 
 Values = npt.NDArray[np.floating]
 
@@ -37,7 +39,7 @@ class Contents:
         networks: `network.json` by name of the fold; one entry without folds.
     """
 
-    folder: Path
+    folder: Place
     recipe_text: str
     recipe: dict[str, Any]
     environment: dict[str, Any]
@@ -112,16 +114,17 @@ class Contents:
         return np.array([[float(name in names) for name in self.names] for names in sets])
 
 
-def read_contents(folder: Path | str) -> Contents:
-    """Read a run folder.
+def read_contents(run: Location) -> Contents:
+    """Read a run folder, on this machine or in a bucket.
 
     Raises:
         RunError: there is no such folder, it is no run folder, or one of its files is damaged.
     """
-    folder = Path(folder).expanduser()
+    folder = storage.place(run)
     known = ("recipe.yaml", "metrics.json", "metrics.jsonl", "predictions.parquet")
-    folds = sorted((p for p in folder.glob("fold-*") if p.is_dir()), key=lambda p: _natural(p.name))
-    if not folds and not any((folder / name).is_file() for name in known):
+    parts = [p for p in storage.entries(folder) if p.name.startswith("fold-")]
+    folds = sorted(filter(storage.is_folder, parts), key=lambda p: _natural(p.name))
+    if not folds and not any(storage.is_file(folder / name) for name in known):
         raise RunError(
             "this is not a run folder", where=str(folder), fix="give the folder of `--out`"
         )
@@ -144,7 +147,7 @@ def read_contents(folder: Path | str) -> Contents:
     )
 
 
-def _quarantine(places: list[Path]) -> list[dict[str, Any]]:
+def _quarantine(places: list[Place]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for place in places:
         told = _json(place / "quarantine.json")
@@ -159,11 +162,11 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+def _text(path: Place) -> str:
+    return storage.read_bytes(path).decode() if storage.is_file(path) else ""
 
 
-def _json(path: Path) -> Any:
+def _json(path: Place) -> Any:
     text = _text(path)
     try:
         return json.loads(text) if text else None
@@ -171,7 +174,7 @@ def _json(path: Path) -> Any:
         raise RunError(f"this file is damaged: {error}", where=str(path)) from error
 
 
-def _first(places: list[Path], name: str) -> dict[str, Any]:
+def _first(places: list[Place], name: str) -> dict[str, Any]:
     return next((told for place in places if (told := _mapping(_json(place / name)))), {})
 
 
@@ -179,14 +182,14 @@ def _mapping(told: Any) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def _parsed(text: str, folder: Path) -> dict[str, Any]:
+def _parsed(text: str, folder: Place) -> dict[str, Any]:
     try:
         return _mapping(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise RunError("this file is damaged", where=str(folder / "recipe.yaml")) from error
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Place) -> list[dict[str, Any]]:
     rows = []
     for line in _text(path).splitlines():
         try:
@@ -197,11 +200,11 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _frame(path: Path) -> pl.DataFrame | None:
-    if not path.is_file():
+def _frame(path: Place) -> pl.DataFrame | None:
+    if not storage.is_file(path):
         return None
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(io.BytesIO(storage.read_bytes(path)))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise RunError("this file is damaged", where=str(path)) from error
 

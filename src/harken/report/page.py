@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from datetime import datetime
 from importlib.resources import files
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from harken.report import figures, results, subgroup_tables
 from harken.report.clips import Sound, listen, within
 from harken.report.contents import Contents, read_contents
 from harken.report.figures import Figure
+from harken.storage import Location, Place
 
 MAX_MISTAKES, MAX_SECONDS, MAX_SOUND_BYTES = 12, 10.0, 2_400_000
 MAX_CELLS, MAX_GROUPS, MAX_QUARANTINED, MAX_CLASSES = 60, 60, 100, 300
@@ -38,8 +39,8 @@ class Exhibit(NamedTuple):
     apology: str
 
 
-def build(run_dir: Path | str) -> Path:
-    """Write `report.html` into a run folder, or into the root of a k-fold run.
+def build(run_dir: Location) -> Place:
+    """Write `report.html` into a run folder, or into the root of a k-fold run, wherever it lies.
 
     Whatever the folder lacks (predictions, recordings that have moved) becomes a sentence.
 
@@ -270,7 +271,7 @@ def _commands(contents: Contents) -> list[str]:
         f"pip install harken=={version}" if version else "pip install harken",
         f"harken train {recipe}{folds} --out runs/again",
     ]
-    if isinstance(told, list) and told and Path(str(told[0])).stem in ("harken", "__main__"):
+    if isinstance(told, list) and told and PurePath(str(told[0])).stem in ("harken", "__main__"):
         words = shlex.join(["harken", *map(str, told[1:])])
         lines += ["", f"# This run was made in {contents.environment.get('folder')} by", words]
     return lines

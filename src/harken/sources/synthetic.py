@@ -66,7 +66,8 @@ class Synthetic(Source):
     seed: int = 0
     """Another seed makes other speakers."""
     path: str | None = None
-    """Folder for the WAV files and their table; by default one of the user's cache."""
+    """Folder for the WAV files and their table, on this machine; by default one of the user's
+    cache."""
 
     default_target: ClassVar[str | None] = "label"
 
@@ -77,6 +78,13 @@ class Synthetic(Source):
             known = ", ".join(sorted(STYLES))
             raise ValueError(f"unknown style {style!r}; one of {known}{nearest(style, STYLES)}")
         return style
+
+    @field_validator("path")
+    @classmethod
+    def _is_local(cls, path: str | None) -> str | None:
+        if path is not None and not storage.is_local(path):
+            raise ValueError(f"recordings are made on this machine: a folder, not {path}")
+        return path
 
     def load(self) -> Manifest:
         """Return the table, after making the recordings unless they lie in the folder already.
@@ -99,7 +107,7 @@ class Synthetic(Source):
     def folder(self) -> Path:
         """Return where the recordings lie: `path`, or a folder of the cache for these settings."""
         if self.path is not None:
-            return Path(self.path).expanduser().absolute()
+            return storage.local_path(self.path).absolute()
         digest = hashlib.blake2b(self._settings().encode(), digest_size=6).hexdigest()
         return storage.cache_folder() / f"synthetic-{digest}"
 

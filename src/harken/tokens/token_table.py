@@ -8,10 +8,8 @@ parts of other settings cannot get between them.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,8 @@ import polars as pl
 
 from harken import storage
 from harken.errors import ConfigError, DataError
+from harken.parts import local_parts, part_names, parts_folder, remove_parts
+from harken.storage import Place
 
 ROWS = 256
 """Clips of a part; what a kill can cost."""
@@ -63,7 +63,7 @@ class TokenParts:
     def __init__(self, out: str, num_clips: int, fingerprint: str, rows: int = ROWS) -> None:
         self.out, self.num_clips, self.rows = out, num_clips, rows
         self.fingerprint = fingerprint
-        self.folder = parts_folder(out, fingerprint)
+        self.folder = parts_folder(out, fingerprint[:12])
 
     def __len__(self) -> int:
         return -(-self.num_clips // self.rows)
@@ -78,12 +78,14 @@ class TokenParts:
     @property
     def num_missing(self) -> int:
         """Parts of any shard that are not there yet."""
-        return sum(not self._path(number).is_file() for number in range(len(self)))
+        every = {self._path(number).name for number in range(len(self))}
+        return len(every - part_names(self.folder))
 
     def todo(self, shard: Shard) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
         """Yield the number and the clips of each part of a shard that is not there yet."""
+        there = part_names(self.folder)
         for number in range(shard.number - 1, len(self), shard.count):
-            if not self._path(number).is_file():
+            if self._path(number).name not in there:
                 stop = min((number + 1) * self.rows, self.num_clips)
                 yield number, np.arange(number * self.rows, stop, dtype=np.int64)
 
@@ -104,29 +106,22 @@ class TokenParts:
     def join(self, settings: dict[str, Any]) -> list[dict[str, str]]:
         """Write the table and remove the parts; return the clips that have no tokens."""
         note = {"harken": json.dumps({**settings, "fingerprint": self.fingerprint})}
-        table = pl.scan_parquet([self._path(number) for number in range(len(self))])
         try:
-            bad = table.filter(pl.col("reason").is_not_null()).drop("tokens").collect()
-            good = table.filter(pl.col("reason").is_null()).drop("reason")
-            with storage.atomic_path(self.out) as temporary:
-                good.sink_parquet(temporary, metadata=note)
-        except (FileNotFoundError, pl.exceptions.PolarsError):
+            with local_parts([self._path(number) for number in range(len(self))]) as parts:
+                table = pl.scan_parquet(parts)
+                bad = table.filter(pl.col("reason").is_not_null()).drop("tokens").collect()
+                good = table.filter(pl.col("reason").is_null()).drop("reason")
+                with storage.atomic_path(self.out) as temporary:
+                    good.sink_parquet(temporary, metadata=note)
+        except (FileNotFoundError, DataError, pl.exceptions.PolarsError):
             if not self.is_done:
                 raise
             return []  # Another shard came to the end at the same time, and has joined them.
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_parts(self.folder)
         return bad.to_dicts()
 
-    def _path(self, number: int) -> Path:
+    def _path(self, number: int) -> Place:
         return self.folder / f"part-{number:06d}.parquet"
-
-
-def parts_folder(out: str, fingerprint: str) -> Path:
-    """Return where parts lie: hidden, beside a local file, else in the user's cache."""
-    if storage.is_local(out):
-        path = storage.local_path(out).absolute()
-        return path.with_name(f".{path.name}.{fingerprint[:12]}.parts")
-    return storage.cache_folder() / "tokens" / f"{fingerprint}.parts"
 
 
 def read_settings(url: str) -> dict[str, Any]:

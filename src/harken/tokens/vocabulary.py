@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from harken import storage
 from harken.errors import DataError
+from harken.storage import Location
 
 VERSION = 1
 NEEDED = ("audio", "features", "l2_normalize")
@@ -56,7 +56,7 @@ class Vocabulary:
                 content.update(tensor.contiguous().numpy().tobytes())
         return content.hexdigest()
 
-    def write(self, url: str | Path) -> None:
+    def write(self, url: Location) -> None:
         """Write the file, wholly or not at all.
 
         Raises:
@@ -69,7 +69,7 @@ class Vocabulary:
         storage.write_atomic(url, lambda path: save_file(tensors, path, metadata=note))
 
 
-def read_vocabulary(url: str | Path) -> Vocabulary:
+def read_vocabulary(url: Location) -> Vocabulary:
     """Read what `harken tokens fit` wrote.
 
     Raises:

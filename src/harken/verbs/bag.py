@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from harken.labels import Labels
 from harken.loader import Loader, Order
 from harken.ngrams import NGrams
 from harken.recipe import Recipe
+from harken.storage import Location
 from harken.tokens.token_table import scan_tokens
 from harken.verbs.prepare import Corpus, Told, load_clips, prepare, target_of
 from harken.verbs.probe import Bench, judge
@@ -35,9 +35,9 @@ HEARD = (
 
 def bag(
     recipe: Recipe,
-    out: str | Path = "runs/bag",
+    out: Location = "runs/bag",
     *,
-    tokens: str | Path | None = None,
+    tokens: Location | None = None,
     ngrams: NGrams | None = None,
     overwrite: bool = False,
     told: Told | None = None,
@@ -64,7 +64,7 @@ def bag(
     """
     ngrams = ngrams or NGrams()
     if tokens is not None:
-        return judge(_of_table(recipe, str(tokens), ngrams), Path(out), "logistic", overwrite)
+        return judge(_of_table(recipe, str(tokens), ngrams), out, "logistic", overwrite)
     recipe = ready(recipe)
     if not isinstance(recipe.frontend, Tokens):
         raise ConfigError(
@@ -72,7 +72,7 @@ def bag(
             where="frontend.kind",
             fix="frontend.kind=tokens, or --tokens TABLE",
         )
-    return judge(_of_recipe(recipe, ngrams, told), Path(out), "logistic", overwrite)
+    return judge(_of_recipe(recipe, ngrams, told), out, "logistic", overwrite)
 
 
 def _of_recipe(recipe: Recipe, ngrams: NGrams, told: Told | None) -> Iterator[Bench]:

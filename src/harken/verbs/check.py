@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
+from harken import storage
 from harken.audit import (
     Finding,
     Floats,
@@ -33,6 +33,7 @@ from harken.recipe import Recipe
 from harken.seeds import generator
 from harken.soundness import audit_augments, audit_frontend, audit_gradients, audit_outputs
 from harken.split import Fold
+from harken.storage import Location
 from harken.track import Silent
 from harken.trainer import Trainer
 from harken.verbs.prepare import Corpus, Told, load_clips, target_of
@@ -76,7 +77,7 @@ def check(recipe: Recipe, *, clips: int = NUM_CLIPS, told: Told | None = None) -
     return found + of_split + _listened(recipe, manifest, labels, target, folds, clips, told)
 
 
-def check_run(run: str | Path | RunFolder) -> list[Finding]:
+def check_run(run: Location | RunFolder) -> list[Finding]:
     """Look at a run folder: files, weights, predictions, metrics; see `harken.verbs.run_audit`."""
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
     return audit_run(folder)
@@ -111,7 +112,7 @@ def _listened(
     """Decode a sample of the recordings, and look at everything that needs their sound."""
     rows = _sampled(len(manifest), clips, recipe.seed, target, folds[0] if folds else None)
     part = manifest.take(rows)
-    folder = None if recipe.data.cache is None else Path(recipe.data.cache)
+    folder = None if recipe.data.cache is None else storage.local_path(recipe.data.cache)
     cache = PcmCache(folder, recipe.audio, recipe.data.cache_gigabytes)
     try:
         bad = cache.fill(part.clips(), on_bad="skip", progress=told)
@@ -172,7 +173,7 @@ def _tried(recipe: Recipe, corpus: Corpus, fold: Fold) -> list[Finding]:
     with tempfile.TemporaryDirectory(prefix="harken-check-") as folder:
         try:
             corpus = learn_covariates(recipe, corpus, fold)
-            trainer = _trainer(recipe, corpus, fold, Path(folder))
+            trainer = _trainer(recipe, corpus, fold, RunFolder.create(folder))
         except HarkenError as error:
             return [_broken("model", error)]
         picked = generator(recipe.seed, "check", "tried").permutation(rows)[:NUM_TRIED]
@@ -182,11 +183,11 @@ def _tried(recipe: Recipe, corpus: Corpus, fold: Fold) -> list[Finding]:
             return [_broken("model", error)]
 
 
-def _trainer(recipe: Recipe, corpus: Corpus, fold: Fold, folder: Path) -> Trainer:
+def _trainer(recipe: Recipe, corpus: Corpus, fold: Fold, run: RunFolder) -> Trainer:
     changes = {"memory_gigabytes": 0.0, "keep": "last", "patience": None, "tensorboard": False}
     train = recipe.train.model_copy(update=changes)
     shorter = recipe.model_copy(update={"train": train})
-    return build_trainer(shorter, corpus, fold, RunFolder(folder), Silent())
+    return build_trainer(shorter, corpus, fold, run, Silent())
 
 
 def _of_model(recipe: Recipe, corpus: Corpus, trainer: Trainer, rows: Rows) -> list[Finding]:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from harken.manifest import Manifest
 from harken.pcm_cache import Quarantined
 from harken.predictor import read_run_recipe
 from harken.recipe import Recipe, dump_recipe, merge, parse_word, validate
+from harken.storage import Location
 from harken.verbs.new_table import load_table, manifest_of_files
 from harken.verbs.prepare import Decoded, Told, decode_clips, load_clips
 
@@ -68,11 +68,11 @@ class _Job:
 
 
 def embed(
-    model: str | Path,
-    out: str | Path,
+    model: Location,
+    out: Location,
     *,
-    files: Sequence[str | Path] = (),
-    on: str | Path | None = None,
+    files: Sequence[Location] = (),
+    on: Location | None = None,
     split: str | None = None,
     fold: str | None = None,
     wanted: Wanted | None = None,
@@ -180,9 +180,9 @@ def _refuse_not_finite(vectors: Any, manifest: Manifest, rows: Any) -> None:
         )
 
 
-def is_run(model: str | Path) -> bool:
+def is_run(model: Location) -> bool:
     """Whether a name is a run folder (and not a checkpoint)."""
-    return (Path(model) / "recipe.yaml").is_file()
+    return storage.is_file(storage.join(model, "recipe.yaml"))
 
 
 def part_of(folder: RunFolder, fold: str | None) -> RunFolder:
@@ -205,7 +205,7 @@ def part_of(folder: RunFolder, fold: str | None) -> RunFolder:
 
 
 def _job_of_run(
-    model: str | Path,
+    model: Location,
     on: str | None,
     files: list[str],
     split: str | None,
@@ -230,7 +230,7 @@ def _job_of_run(
 
 
 def _job_of_checkpoint(
-    model: str | Path,
+    model: Location,
     on: str | None,
     files: list[str],
     split: str | None,
@@ -265,7 +265,8 @@ def checkpoint_recipe(checkpoint: str, on: str | None, words: Sequence[str]) -> 
     Raises:
         ConfigError: there is no such checkpoint, or a word cannot be read.
     """
-    if Path(checkpoint).is_dir() and not (Path(checkpoint) / "config.json").is_file():
+    config = storage.join(checkpoint, "config.json")
+    if storage.is_folder(checkpoint) and not storage.is_file(config):
         raise RunError(
             "neither a run (no recipe.yaml) nor a checkpoint (no config.json)", where=checkpoint
         )

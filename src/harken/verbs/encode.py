@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from harken.errors import DataError, RunError
 from harken.frontends.tokens import TokensModule
 from harken.manifest import Manifest
 from harken.recipe import Recipe
+from harken.storage import Location
 from harken.tokens.token_table import ROWS, Shard, TokenParts
 from harken.tokens.vocabulary import Vocabulary, read_vocabulary
 from harken.verbs.prepare import Told
@@ -48,10 +48,10 @@ class Encoded:
 
 
 def encode(
-    vocabulary: str | Path,
+    vocabulary: Location,
     recipe: Recipe,
     clips: Manifest,
-    out: str | Path,
+    out: Location,
     *,
     shard: Shard | None = None,
     overwrite: bool = False,
@@ -99,7 +99,7 @@ def encode(
     return Encoded(str(out), len(clips), 0, bad)
 
 
-def encode_settings(vocabulary: str | Path) -> dict[str, Any]:
+def encode_settings(vocabulary: Location) -> dict[str, Any]:
     """Return the section `audio` of recipes for clips that a vocabulary is applied to."""
     return {"audio": read_vocabulary(vocabulary).settings["audio"]}
 
@@ -133,7 +133,7 @@ def _tokens(module: TokensModule, batch: Batch, some: Manifest) -> tuple[Tokens,
     return tokens.numpy().astype(np.int32), lengths.tolist()
 
 
-def _about(known: Vocabulary, module: TokensModule, url: str | Path) -> dict[str, Any]:
+def _about(known: Vocabulary, module: TokensModule, url: Location) -> dict[str, Any]:
     return {
         "vocabulary": str(url),
         "digest": known.digest,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -30,6 +30,7 @@ from harken.predictor import (
 )
 from harken.recipe import Recipe
 from harken.split import Fold
+from harken.storage import Location
 from harken.thresholds import Thresholds
 from harken.verbs.measure import (
     one_row_a_clip,
@@ -54,9 +55,9 @@ SEEN = "these clips chose the epochs and thresholds of the models that judge the
 
 
 def evaluate(
-    run: str | Path | RunFolder,
+    run: Location | RunFolder,
     *,
-    on: str | Path | None = None,
+    on: Location | None = None,
     split: SplitName = "test",
     csv: bool = False,
     told: Told | None = None,
@@ -150,7 +151,7 @@ def _evaluate_table(folder: RunFolder, on: str, csv: bool, told: Told | None) ->
         metrics = _no_metrics(labels, corpus)
     else:
         metrics = summarise_predictions(recipe, labels, frame, corpus.notes)
-    name = Path(on).stem
+    name = PurePosixPath(on).stem
     _write_evaluation(folder, recipe, labels, name, frame, metrics, csv)
     left_out = [{"id": q.id, "path": q.path, "reason": q.reason} for q in corpus.quarantined]
     RunFolder(folder.path / "evaluations" / name).write_json("quarantine.json", left_out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from harken.model import Classifier
 from harken.predictor import Predictor, decision_text, new_classifier
 from harken.recipe import merge, parse_word
 from harken.seeds import seed_torch
-from harken.storage import write_atomic
+from harken.storage import Location, Place, place, write_atomic
 from harken.thresholds import Thresholds, decide
 
 
@@ -48,23 +48,23 @@ class Explained:
     """
 
     explanation: Explanation
-    folder: Path
+    folder: Place
     name: str
 
     @property
-    def page(self) -> Path:
+    def page(self) -> Place:
         """The page for people."""
         return self.folder / f"{self.name}.html"
 
 
 def explain(
-    run: str | Path,
-    files: Sequence[str | Path],
+    run: Location,
+    files: Sequence[Location],
     method: Explain | str = "occlusion",
     *,
     label: str | None = None,
     fold: str | None = None,
-    out: str | Path | None = None,
+    out: Location | None = None,
     words: Sequence[str] = (),
     covariates: Mapping[str, object] | None = None,
     device: DeviceName | None = None,
@@ -107,7 +107,7 @@ def explain(
             continue
         folder = network.folder.path / "explanations" / stem
         if out is not None:
-            folder = Path(out) / stem if len(files) > 1 else Path(out)
+            folder = place(out) / stem if len(files) > 1 else place(out)
         name = explanation.method["kind"] + ("" if label is None else f"-{_slug(label)}")
         _write(explanation, folder, name)
         made.append(Explained(explanation, folder, name))
@@ -151,7 +151,7 @@ class _Network:
     @classmethod
     def load(
         cls,
-        run: str | Path,
+        run: Location,
         fold: str | None,
         known: Mapping[str, object],
         device: DeviceName | None,
@@ -269,11 +269,11 @@ def _table(given: Mapping[str, object]) -> Manifest:
     return Manifest(pl.DataFrame({"id": ["clip"], "path": ["clip"]} | row), origin="--with")
 
 
-def _stems(files: Sequence[str | Path]) -> list[str]:
+def _stems(files: Sequence[Location]) -> list[str]:
     """Return a folder name per recording; the second of the same name gets a number."""
     found: list[str] = []
     for file in files:
-        stem = name = Path(str(file)).stem or "clip"
+        stem = name = PurePosixPath(str(file)).stem or "clip"
         count = 1
         while name in found:
             count += 1
@@ -286,7 +286,7 @@ def _slug(label: str) -> str:
     return re.sub(r"[^\w.-]+", "_", label).strip("_") or "label"
 
 
-def _write(explanation: Explanation, folder: Path, name: str) -> None:
+def _write(explanation: Explanation, folder: Place, name: str) -> None:
     picture = draw(explanation)
     write_atomic(folder / f"{name}.png", picture)
     write_atomic(folder / f"{name}.npz", explanation.to_npz())

@@ -11,12 +11,12 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from harken import storage
 from harken.backbones.pretrained import architecture, preprocessor
 from harken.checkpoint import RunFolder, environment, load_strictly
 from harken.errors import ConfigError, RunError, import_extra
@@ -35,10 +35,11 @@ from harken.legacy_weights import (
     take,
 )
 from harken.model import Classifier, without_weights
-from harken.plain_pickle import read_plain
+from harken.plain_pickle import loads_plain, read_plain
 from harken.predictor import new_classifier
 from harken.recipe import Recipe, dump_recipe, validate
 from harken.seeds import seed_torch
+from harken.storage import Location
 
 TOLERANCE = 1e-4
 """Largest difference of embeddings, relative to the largest value."""
@@ -66,12 +67,12 @@ class Imported:
 
 
 def import_legacy(
-    weights: str | Path,
-    arguments: str | Path,
-    out: str | Path,
+    weights: Location,
+    arguments: Location,
+    out: Location,
     *,
     labels: str | None = None,
-    checkpoint: str | Path | None = None,
+    checkpoint: Location | None = None,
     over: Mapping[str, Any] | None = None,
     shared_activation: Literal["relu", "none"] = "relu",
     overwrite: bool = False,
@@ -91,8 +92,8 @@ def import_legacy(
     Raises:
         HarkenError: a file cannot be read, or weights, arguments and labels do not fit together.
     """
-    state = read_state(weights)
-    legacy = read_settings(read_plain(arguments), over or {}, labels, str(arguments))
+    state = read_state(storage.local_copy(weights), str(weights))
+    legacy = read_settings(_arguments(arguments), over or {}, labels, str(arguments))
     backbone = _timm(legacy) if legacy.system == "000" else _speech(legacy, checkpoint)
     recipe = _recipe(legacy, backbone, {})
     found = _placed(recipe, legacy, state, str(weights))
@@ -108,9 +109,15 @@ def import_legacy(
     _fill(model, found | head_weights(shared, heads), str(weights))
     verify(model, recipe, legacy, found, str(weights))
     run = _write(
-        Path(out), recipe, model, legacy, {"weights": weights, "arguments": arguments}, overwrite
+        out, recipe, model, legacy, {"weights": weights, "arguments": arguments}, overwrite
     )
     return Imported(run, legacy.notes)
+
+
+def _arguments(location: Location) -> Any:
+    if storage.is_local(location):
+        return read_plain(storage.local_path(location))
+    return loads_plain(storage.read_bytes(location), str(location))
 
 
 def _width(shared: Layer | None) -> int | None:
@@ -142,7 +149,7 @@ def _timm(legacy: LegacyRun) -> Settings:
     return {"kind": "timm", "name": str(legacy.settings["model_type"])}
 
 
-def _speech(legacy: LegacyRun, checkpoint: str | Path | None) -> Settings:
+def _speech(legacy: LegacyRun, checkpoint: Location | None) -> Settings:
     settings = legacy.settings
     config, settings["scaled"] = _encoder_settings(legacy, checkpoint)
     layer = int(settings["layer"])
@@ -158,12 +165,12 @@ def _speech(legacy: LegacyRun, checkpoint: str | Path | None) -> Settings:
     }
 
 
-def _encoder_settings(legacy: LegacyRun, checkpoint: str | Path | None) -> tuple[Settings, bool]:
+def _encoder_settings(legacy: LegacyRun, checkpoint: Location | None) -> tuple[Settings, bool]:
     """Return the encoder's architecture, and whether it was given clips of unit variance."""
     named = str(legacy.settings["checkpoint"])
     source = str(checkpoint) if checkpoint is not None else named
     base = named.rstrip("/").rpartition("/")[2]
-    if checkpoint is None and not (Path(named) / "config.json").is_file():
+    if checkpoint is None and not storage.is_file(storage.join(named, "config.json")):
         if base not in BASE_NAMES:
             raise ConfigError(
                 f"there is no checkpoint {named}, whose config.json says how the encoder is built",
@@ -343,11 +350,11 @@ def _speech_embedding(recipe: Recipe, legacy: LegacyRun, found: State, wave: Ten
 
 
 def _write(
-    out: Path,
+    out: Location,
     recipe: Recipe,
     model: Classifier,
     legacy: LegacyRun,
-    files: dict[str, str | Path],
+    files: dict[str, Location],
     overwrite: bool,
 ) -> RunFolder:
     imported = RunFolder.create(out, overwrite=overwrite)
@@ -372,6 +379,6 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _digest(path: str | Path) -> str:
-    with Path(path).open("rb") as file:
+def _digest(path: Location) -> str:
+    with storage.local_copy(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

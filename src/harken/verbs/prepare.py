@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from harken import storage
 from harken.audio import Audio
 from harken.check import check_splits
 from harken.covariates import Covariates, TrainingTable
@@ -133,7 +133,7 @@ def decode_clips(recipe: Recipe, manifest: Manifest, told: Told | None = None) -
     Raises:
         DataError: with `on_bad_audio: stop`, a recording cannot be used; without, none can.
     """
-    folder = None if recipe.data.cache is None else Path(recipe.data.cache)
+    folder = None if recipe.data.cache is None else storage.local_path(recipe.data.cache)
     cache = PcmCache(folder, recipe.audio, recipe.data.cache_gigabytes)
     quarantined = cache.fill(manifest.clips(), on_bad=recipe.data.on_bad_audio, progress=told)
     if quarantined:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +31,7 @@ from harken.pretraining import (
 from harken.recipe import Recipe
 from harken.seeds import seed_torch
 from harken.split import Fold
+from harken.storage import Location
 from harken.track import Silent, Tracker
 from harken.verbs.prepare import Corpus, Told, decode_clips, load_clips, target_of
 from harken.verbs.train import choose_folds, open_run, ready, rows_of, training_set
@@ -43,7 +43,7 @@ VOCABULARY = "vocabulary.safetensors"
 
 def pretrain(
     recipe: Recipe,
-    out: str | Path,
+    out: Location,
     *,
     masking: Masking | None = None,
     fold: str | None = None,
@@ -76,7 +76,7 @@ def pretrain(
     """
     recipe, masking = _without_labels(ready(recipe)), masking or Masking()
     untrained = _model(recipe, masking)
-    run = open_run(recipe, Path(out), resume=resume, overwrite=overwrite)
+    run = open_run(recipe, out, resume=resume, overwrite=overwrite)
     about = masking.model_dump() | {"fold": fold}
     if run.has("masking.json") and run.read_json("masking.json") != about:
         raise RunError(

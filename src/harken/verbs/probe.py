@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import polars as pl
 import yaml
 
+from harken import storage
 from harken.calibrate import Calibration
 from harken.check import check_splits
 from harken.checkpoint import RunFolder, environment
@@ -24,6 +25,7 @@ from harken.predictor import read_run_recipe
 from harken.probe import Kind, Probe, Rows, fit_probe
 from harken.recipe import Recipe, dump_recipe, merge, parse_word, read_recipe, validate
 from harken.split import Fold
+from harken.storage import Location, Url
 from harken.verbs.embed import embed, is_run, own_clips
 from harken.verbs.evaluate import (
     prediction_table,
@@ -80,10 +82,10 @@ class Bench:
 
 
 def probe(
-    subject: str | Path | Sequence[str | Path],
-    out: str | Path = "runs/probe",
+    subject: Location | Sequence[Location],
+    out: Location = "runs/probe",
     *,
-    embeddings: str | Path | None = None,
+    embeddings: Location | None = None,
     target: Sequence[str] = (),
     model: Kind = "logistic",
     wanted: Wanted | None = None,
@@ -113,7 +115,7 @@ def probe(
         ConfigError: nothing says what to learn, or the probe does not suit it.
         DataError: clips have no embedding, or test clips trained the network that made them.
     """
-    names = [subject] if isinstance(subject, str | Path) else list(subject)
+    names = [subject] if isinstance(subject, str | os.PathLike | Url) else list(subject)
     if not names or (is_run(names[0]) and len(names) > 1):
         raise ConfigError("name one run, one table of embeddings, or recipe files")
     first = str(names[0])
@@ -128,10 +130,10 @@ def probe(
     else:
         recipe, table = _recipe_of(names, embeddings, target, words)
         benches = _of_recipe(recipe, str(table))
-    return judge(benches, Path(out), model, overwrite)
+    return judge(benches, out, model, overwrite)
 
 
-def judge(benches: Iterator[Bench], out: Path, model: Kind, overwrite: bool) -> RunFolder:
+def judge(benches: Iterator[Bench], out: Location, model: Kind, overwrite: bool) -> RunFolder:
     """Fit and measure a probe for each fold, and write all of it to a folder."""
     every = list(benches)
     run, several = RunFolder.create(out, overwrite=overwrite), len(every) > 1
@@ -140,7 +142,7 @@ def judge(benches: Iterator[Bench], out: Path, model: Kind, overwrite: bool) -> 
     run.write_json("environment.json", environment())
     for bench in every:
         folder = run.fold(bench.fold.name if several else "")
-        folder.path.mkdir(exist_ok=True)
+        storage.make_folder(folder.path)
         _probe_fold(bench, model, folder)
     if several:
         summarise_folds(run, recipe)
@@ -196,7 +198,7 @@ def _predict(bench: Bench, fitted: Probe, split: str) -> pl.DataFrame:
 
 def _of_run(
     run: str,
-    embeddings: str | Path | None,
+    embeddings: Location | None,
     target: Sequence[str],
     wanted: Wanted | None,
     words: Sequence[str],
@@ -266,18 +268,18 @@ def _says_target(target: Sequence[str], words: Sequence[str]) -> bool:
 
 
 def _recipe_of(
-    names: Sequence[str | Path],
-    embeddings: str | Path | None,
+    names: Sequence[Location],
+    embeddings: Location | None,
     target: Sequence[str],
     words: Sequence[str],
 ) -> tuple[Recipe, str]:
     """Return the recipe and the table of embeddings that go together."""
     first = str(names[0])
-    if Path(first).suffix.lower() in TABLES:
+    if first.lower().endswith(TABLES):
         if embeddings is not None or len(names) > 1:
             raise ConfigError("name one table of embeddings", where="--embeddings")
         return _overridden(_tree_of_table(first), target, words), first
-    if Path(first).is_dir():
+    if storage.is_folder(first):
         raise RunError("there is no run here (no recipe.yaml)", where=first)
     if embeddings is None:
         raise ConfigError(
@@ -295,10 +297,10 @@ def _tree_of_table(table: str) -> dict[str, Any]:
             where=table,
             fix=f"harken probe RECIPE --embeddings {table}",
         )
-    if not Path(table).is_file():
+    if not storage.is_file(table):
         raise DataError("there is no such table of embeddings", where=table, fix="harken embed")
     split: dict[str, Any] = {"kind": "random"}
-    frame = pl.scan_parquet(table)
+    frame = pl.scan_parquet(storage.local_copy(table))
     names = frame.collect_schema().names()
     if "split" in names:
         known = set(frame.select(pl.col("split").unique()).collect()["split"])

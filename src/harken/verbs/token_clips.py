@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ def given_clips(
     for word in words:
         tree = merge(tree, parse_word(word, tree))
     recipe = validate(tree, where="the command line")
-    if len(names) == 1 and storage.is_local(names[0]) and storage.local_path(names[0]).is_dir():
+    if len(names) == 1 and storage.is_folder(names[0]):
         return recipe, manifest_of_files(_recordings(names[0]))
     if len(names) == 1 and not names[0].lower().endswith(SUFFIXES):
         return recipe, recipe.data.source.load()
@@ -120,7 +119,7 @@ def decode_some(recipe: Recipe, some: Manifest) -> tuple[Iterator[Batch], list[Q
     Raises:
         BadAudio: with `on_bad_audio: stop`, a recording cannot be used.
     """
-    folder = None if recipe.data.cache is None else Path(recipe.data.cache)
+    folder = None if recipe.data.cache is None else storage.local_path(recipe.data.cache)
     cache = PcmCache(folder, recipe.audio, recipe.data.cache_gigabytes)
     bad = cache.fill(some.clips(), on_bad=recipe.data.on_bad_audio)
     rows = np.flatnonzero(cache.good).astype(np.int64)

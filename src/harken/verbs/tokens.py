@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,13 @@ from harken.frontends.griffin_lim import resynthesise, unnormalise
 from harken.frontends.mel_frontend import MelFrontend
 from harken.frontends.tokens import Tokens, TokensModule
 from harken.manifest import Clip, Manifest
+from harken.parts import local_parts, part_names, parts_folder, remove_parts
 from harken.pcm_cache import Quarantined
 from harken.recipe import Recipe
+from harken.storage import Location, Place
 from harken.tokens.frame_filters import shape_frames, unfilter
 from harken.tokens.frame_sample import FrameSample, merge_samples, shard_size
-from harken.tokens.token_table import Shard, parts_folder
+from harken.tokens.token_table import Shard
 from harken.tokens.vocabulary import Vocabulary, read_vocabulary
 from harken.verbs.prepare import Told
 from harken.verbs.token_clips import CLIPS, decode_some
@@ -84,7 +85,7 @@ def tokens_config(recipe: Recipe, **over: Any) -> Tokens:
 def fit(
     recipe: Recipe,
     clips: Manifest,
-    out: str | Path,
+    out: Location,
     *,
     shard: Shard | None = None,
     overwrite: bool = False,
@@ -117,25 +118,26 @@ def fit(
         )
     config = tokens_config(recipe, **over)
     module = config.build(recipe.audio.sample_rate, recipe.audio.clip_samples)
-    folder = parts_folder(str(out), _fingerprint(recipe, config, clips, shard.count))
+    folder = parts_folder(str(out), _fingerprint(recipe, config, clips, shard.count)[:12])
     path = folder / f"frames-{shard.number:04d}.safetensors"
     bad: list[Quarantined] = []
     if shard.count == 1:
         sample = gather(recipe, module, clips, bad, told=told)
     else:
-        if not path.is_file():
+        if not storage.is_file(path):
             mine = clips.take(np.arange(shard.number - 1, len(clips), shard.count))
             size = shard_size(config.num_frames, shard.count)
             _save(path, gather(recipe, module, mine, bad, size=size, told=told))
         paths = [folder / f"frames-{i + 1:04d}.safetensors" for i in range(shard.count)]
-        missing = sum(not each.is_file() for each in paths)
+        missing = len({each.name for each in paths} - part_names(folder))
         if missing:
             return Fitted(str(out), None, missing, bad)
         bins = module.features.spec.dim
-        sample = merge_samples(map(_load, paths), config.num_frames, bins)
+        with local_parts(paths) as copies:
+            sample = merge_samples(map(_load, copies), config.num_frames, bins)
     known = _cluster(recipe, module, sample, len(clips))
     known.write(out)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_parts(folder)
     return Fitted(str(out), known, 0, bad)
 
 
@@ -199,7 +201,7 @@ def _fingerprint(recipe: Recipe, config: Tokens, clips: Manifest, count: int) ->
     return content.hexdigest()
 
 
-def _save(path: Path, sample: FrameSample) -> None:
+def _save(path: Place, sample: FrameSample) -> None:
     frames, numbers, order = sample.done()
     tensors: dict[str, Any] = {"frames": frames[order], "numbers": numbers[order]}
     note = {"is_cut": json.dumps(sample.is_cut)}
@@ -234,7 +236,7 @@ class Heard:
     heard_correlation: float
 
 
-def vocabulary_module(known: Vocabulary, url: str | Path) -> tuple[TokensModule, Audio]:
+def vocabulary_module(known: Vocabulary, url: Location) -> tuple[TokensModule, Audio]:
     """Return the front-end of a vocabulary's file, and how its sound is decoded."""
     audio = Audio.model_validate(known.settings["audio"])
     module = Tokens(vocabulary=str(url)).build(audio.sample_rate, audio.clip_samples)
@@ -242,7 +244,7 @@ def vocabulary_module(known: Vocabulary, url: str | Path) -> tuple[TokensModule,
 
 
 @torch.no_grad()
-def listen(vocabulary: str | Path, clip: str | Path, out: str | Path, *, seed: int = 0) -> Heard:
+def listen(vocabulary: Location, clip: Location, out: Location, *, seed: int = 0) -> Heard:
     """Write what a vocabulary keeps of a clip: the sound of its frames' centroids.
 
     What a token does not say is the clip's own: the shift and scale of its normalisation, and with

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
 
+from harken import storage
 from harken.augment import NoMix, SpectrogramAugment, WaveformAugment
 from harken.batch import Batch
 from harken.checkpoint import RunFolder, environment
@@ -29,6 +29,7 @@ from harken.predictor import new_classifier, read_run_recipe
 from harken.recipe import Recipe, dump_recipe
 from harken.seeds import seed_torch
 from harken.split import Fold
+from harken.storage import Location
 from harken.track import Several, Silent, TensorBoard, Tracker
 from harken.trainer import Trainer
 from harken.verbs.evaluate import evaluate_fold, summarise_folds
@@ -43,7 +44,7 @@ WHY_FROZEN_RUNS_AGAIN = (
 
 def train(
     recipe: Recipe,
-    out: str | Path,
+    out: Location,
     *,
     folds: str | Sequence[str] = "all",
     jobs: int = 1,
@@ -56,7 +57,8 @@ def train(
 
     Args:
         recipe: What to do.
-        out: The run folder to make; a split into k folds makes `fold-NAME` folders in it.
+        out: The run folder to make, a path or a URL; a split into k folds makes `fold-NAME` folders
+            in it.
         folds: `all`, or the names of some folds.
         jobs: Folds that are trained side by side, each in a process of its own.
         resume: Continue the run in `out` where it stands.
@@ -71,7 +73,7 @@ def train(
         HarkenError: the recipe, the data or the run folder cannot be used; says why.
     """
     recipe = ready(recipe)
-    run = open_run(recipe, Path(out), resume=resume, overwrite=overwrite)
+    run = open_run(recipe, out, resume=resume, overwrite=overwrite)
     corpus, parted = prepare(recipe, told)
     run.write_json("quarantine.json", [_record(q) for q in corpus.quarantined])
     several = len(parted) > 1
@@ -149,7 +151,7 @@ def _record(clip: Quarantined) -> dict[str, object]:
     return {"id": clip.id, "path": clip.path, "reason": clip.reason}
 
 
-def open_run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
+def open_run(recipe: Recipe, out: Location, *, resume: bool, overwrite: bool) -> RunFolder:
     """Make the run folder, or open the one to continue.
 
     Raises:
@@ -192,7 +194,7 @@ def train_fold(
     recipe: Recipe, corpus: Corpus, fold: Fold, folder: RunFolder, tracker: Tracker
 ) -> None:
     """Train and evaluate one split, or continue it where its folder stands."""
-    folder.path.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder.path)
     if not folder.has("recipe.yaml"):
         folder.write_text("recipe.yaml", dump_recipe(recipe))
         folder.write_json("environment.json", environment())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from harken.errors import ConfigError
 from harken.unpack import Shards, Unpacked, unpack
@@ -21,7 +20,7 @@ def unpack_archives(
 
     Args:
         archives: Paths, URLs, or folders of archives.
-        out: Where to.
+        out: Where to; a path or a URL.
         shards: `id2` or `none`; see `harken.unpack.unpack`.
         resume: Go on in a folder that has files already.
         told: Is told a line for each archive.
@@ -37,7 +36,7 @@ def unpack_archives(
         if told is not None:
             told(f"{archive}: {describe(done)} so far")
 
-    return unpack(archives, Path(out), shards=known[shards], resume=resume, told=tell)
+    return unpack(archives, out, shards=known[shards], resume=resume, told=tell)
 
 
 def describe(done: Unpacked) -> str:

@@ -1,0 +1,1 @@
+"""Training on Vertex AI: the specs of its jobs, their submission, and what a trial does there."""
