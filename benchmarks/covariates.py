@@ -2,9 +2,9 @@
 
     python benchmarks/covariates.py [--jobs 2] [--first-seed 0] [--seeds 5] [--split test]
 
-Each seed makes other children, parts them by child and starts from other weights. Four small
-networks are trained for each: plain; with age and word entering by FiLM; with the loss balanced by
-word; with both. Nothing is chosen on test children: the last epoch is kept, a clip is decided by
+Each seed makes other children, parts them by child and starts from other weights. Five small
+networks are trained for each: plain; with class weights, which know nothing of words; with age and
+word entering by FiLM; with the loss balanced by word; with both. Nothing is chosen on test children: the last epoch is kept, a clip is decided by
 the larger score, and the settings were chosen on validation children of other seeds (from 100 on).
 Printed are the UAR over all test clips, the smallest and the largest of a seed, and each network's
 difference from the plain one with a 95 % interval from a paired bootstrap over children. The limit:
@@ -37,6 +37,7 @@ BALANCING = {"kind": "balancing", "by": "word", "normalize": True}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
+    "class weights": {"loss": {"kind": "cross_entropy", "class_weights": "balanced"}},
     "age and word": {"covariates": COVARIATES},
     "balancing": {"loss": BALANCING},
     "both": {"covariates": COVARIATES, "loss": BALANCING},
