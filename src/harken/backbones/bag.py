@@ -7,13 +7,12 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from harken.backbones.backbone import Backbone, BackboneModule, Hidden, mask_from_lengths
-from harken.backbones.sequence import SequenceInput, SequenceModule, refuse_waveforms
-from harken.frontends.frontend import FeatureSpec, Frontend
-from harken.frontends.tokens import Tokens
+from harken.backbones.backbone import BackboneModule, Hidden, mask_from_lengths
+from harken.backbones.sequence import SequenceBackbone, SequenceInput, SequenceModule
+from harken.frontends.frontend import FeatureSpec
 
 
-class BagBackbone(Backbone):
+class BagBackbone(SequenceBackbone):
     """A vector per token (or a projection of each frame) and nothing that knows of order.
 
     With `pooling: mean` a clip is the mean of its tokens' vectors.
@@ -24,14 +23,6 @@ class BagBackbone(Backbone):
     """Width of the vectors."""
     mask_rate: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of tokens that is replaced by the mask while training; frames become zero."""
-
-    def default_frontend(self) -> Frontend:
-        """Return a vocabulary of 500 frames, learned from the training clips."""
-        return Tokens()
-
-    def check(self, spec: FeatureSpec) -> None:
-        """Refuse waveforms."""
-        refuse_waveforms(spec, self.kind)
 
     def build(self, spec: FeatureSpec) -> BackboneModule:
         """Build the vectors of tokens or spectrograms.

@@ -10,18 +10,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harken.backbones.ast import AstBackbone, Block, sincos
-from harken.backbones.backbone import Backbone, BackboneModule, Hidden, mask_from_lengths
-from harken.backbones.sequence import SequenceInput, SequenceModule, refuse_waveforms, start_from
+from harken.backbones.backbone import BackboneModule, Hidden, mask_from_lengths
+from harken.backbones.sequence import (
+    SequenceBackbone,
+    SequenceInput,
+    SequenceModule,
+    start_from,
+)
 from harken.backbones.shapes import is_full
 from harken.errors import ConfigError, DataError
-from harken.frontends.frontend import FeatureSpec, Frontend
-from harken.frontends.tokens import Tokens
+from harken.frontends.frontend import FeatureSpec
 
 _SMALL = 0.02
 """Deviation of what a network begins with; positions are as large as the vectors that they join."""
 
 
-class BertBackbone(Backbone):
+class BertBackbone(SequenceBackbone):
     """A transformer encoder after BERT (Devlin et al., 2019), with a class token, normalised first.
 
     Every step of a clip sees every other, a clip of 10 s whole; padding is seen by none.
@@ -61,14 +65,6 @@ class BertBackbone(Backbone):
         if self.positions == "sinusoidal" and self.max_positions is not None:
             raise ValueError("max_positions does nothing with positions sinusoidal; leave it out")
         return self
-
-    def default_frontend(self) -> Frontend:
-        """Return a vocabulary of 500 frames, learned from the training clips."""
-        return Tokens()
-
-    def check(self, spec: FeatureSpec) -> None:
-        """Refuse waveforms."""
-        refuse_waveforms(spec, self.kind)
 
     def build(self, spec: FeatureSpec) -> BackboneModule:
         """Build the transformer for tokens or spectrograms.

@@ -8,13 +8,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from harken.backbones.backbone import Backbone, BackboneModule, Hidden, mask_from_lengths
-from harken.backbones.sequence import SequenceInput, SequenceModule, refuse_waveforms, start_from
-from harken.frontends.frontend import FeatureSpec, Frontend
-from harken.frontends.tokens import Tokens
+from harken.backbones.backbone import BackboneModule, Hidden, mask_from_lengths
+from harken.backbones.sequence import (
+    SequenceBackbone,
+    SequenceInput,
+    SequenceModule,
+    start_from,
+)
+from harken.frontends.frontend import FeatureSpec
 
 
-class LstmBackbone(Backbone):
+class LstmBackbone(SequenceBackbone):
     """A long short-term memory (Hochreiter & Schmidhuber, 1997) that ends where a clip ends.
 
     With `pooling: cls` a clip is the last state of the forward reading beside the last one of the
@@ -41,14 +45,6 @@ class LstmBackbone(Backbone):
     """What follows the states of the last layer."""
     checkpoint: str | None = None
     """A run of `harken pretrain`, whose weights are the start."""
-
-    def default_frontend(self) -> Frontend:
-        """Return a vocabulary of 500 frames, learned from the training clips."""
-        return Tokens()
-
-    def check(self, spec: FeatureSpec) -> None:
-        """Refuse waveforms."""
-        refuse_waveforms(spec, self.kind)
 
     def build(self, spec: FeatureSpec) -> BackboneModule:
         """Build the network for tokens or spectrograms.

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harken.backbones.backbone import BackboneModule, mask_from_lengths
+from harken.backbones.backbone import Backbone, BackboneModule, mask_from_lengths
 from harken.errors import ConfigError
-from harken.frontends.frontend import FeatureSpec
+from harken.frontends.frontend import FeatureSpec, Frontend
+from harken.frontends.tokens import Tokens
 from harken.storage import exists, join, local_copy
 
 RESERVED = 3
@@ -103,18 +104,27 @@ class SequenceInput(nn.Module):
         return merged, -(-lengths // self.stride)
 
 
-def refuse_waveforms(spec: FeatureSpec, kind: str) -> None:
-    """Refuse features that are neither tokens nor frames.
+class SequenceBackbone(Backbone):
+    """Settings of networks that read tokens, or frames in their place."""
 
-    Raises:
-        ConfigError: the front-end makes waveforms.
-    """
-    if spec.kind == "waveform":
-        raise ConfigError(
-            f"{kind} cannot read {spec.kind} features",
-            where="backbone.kind",
-            fix="choose frontend.kind=tokens or frontend.kind=log_mel",
-        )
+    kind: str
+
+    def default_frontend(self) -> Frontend:
+        """Return a vocabulary of 500 frames, learned from the training clips."""
+        return Tokens()
+
+    def check(self, spec: FeatureSpec) -> None:
+        """Refuse features that are neither tokens nor frames.
+
+        Raises:
+            ConfigError: the front-end makes waveforms.
+        """
+        if spec.kind == "waveform":
+            raise ConfigError(
+                f"{self.kind} cannot read {spec.kind} features",
+                where="backbone.kind",
+                fix="choose frontend.kind=tokens or frontend.kind=log_mel",
+            )
 
 
 class SequenceModule(BackboneModule):
