@@ -1,8 +1,8 @@
-"""Real object stores for the tests: Google's emulator and moto's S3, and a proxy that breaks things.
+"""Real object stores for the tests: Google's emulator, moto's S3, and a proxy that breaks things.
 
-`gcs_bucket` and `s3_bucket` are fresh buckets ("gs://…", "s3://…"), `bucket` is each of them and one
-in memory. `faulty_bucket` is a bucket of either server behind a `FaultProxy`, which counts requests,
-drops connections in the middle of a body, answers with errors and stalls.
+`gcs_bucket` and `s3_bucket` are fresh buckets ("gs://…", "s3://…"), `bucket` is each of them and
+one in memory. `faulty_bucket` is a bucket of either server behind a `FaultProxy`, which counts
+requests, drops connections in the middle of a body, answers with errors and stalls.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class _Fault:
     value: float
     match: str
     times: int
+    spare: int = 0
 
 
 class Request(NamedTuple):
@@ -121,9 +122,12 @@ class FaultProxy:
         """Answer with a status instead of asking the server."""
         self._faults.append(_Fault("answer", status, match, times))
 
-    def stall(self, times: int = 1, match: str = "", after_bytes: int = 10) -> None:
-        """Stop in the middle of the answer's body and keep the connection open."""
-        self._faults.append(_Fault("stall", after_bytes, match, times))
+    def stall(self, times: int = 1, match: str = "", after_bytes: int = 10, spare: int = 0) -> None:
+        """Stop in the middle of the answer's body and keep the connection open.
+
+        The first `spare` requests that match are answered.
+        """
+        self._faults.append(_Fault("stall", after_bytes, match, times, spare))
 
     def reset(self) -> None:
         """Forget all faults and requests."""
@@ -140,9 +144,13 @@ class FaultProxy:
         with self._lock:
             self.requests.append(Request(method, path))
             for fault in self._faults:
-                if fault.times > 0 and fault.match in f"{method} {path}":
-                    fault.times -= 1
-                    return fault
+                if fault.times <= 0 or fault.match not in f"{method} {path}":
+                    continue
+                if fault.spare > 0:
+                    fault.spare -= 1
+                    continue
+                fault.times -= 1
+                return fault
         return None
 
     def wait(self) -> None:
@@ -153,7 +161,6 @@ class FaultProxy:
 class _ProxyHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    wbufsize = -1
 
     def __init__(self, proxy: FaultProxy, *args: Any) -> None:
         self.proxy = proxy
@@ -166,7 +173,8 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         fault = self.proxy.next_fault(self.command, self.path)
         kind, value = (fault.kind, int(fault.value)) if fault else ("", 0)
         if kind == "cut":
-            self.rfile.read(value)
+            length = self.headers.get("Content-Length")
+            self.rfile.read(value if length is None else min(value, int(length)))
             return self.hang_up()
         body = self.request_body()
         if kind == "answer":
@@ -241,10 +249,21 @@ def s3_address() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def azure_address() -> Iterator[str]:
+    """The address of a small Azure Blob Storage."""
+    from azure_server import AzureStore
+
+    with _Server(("127.0.0.1", 0), AzureStore().handler()) as server:
+        yield server.url
+
+
 def make_bucket(kind: str, address: str) -> str:
     """Make a bucket on a server and return its URL."""
     name = f"bucket-{secrets.token_hex(4)}"
-    if kind == "gs":
+    if kind == "abfs":
+        words, path = {"method": "PUT"}, f"devstoreaccount1/{name}?restype=container"
+    elif kind == "gs":
         words = {"data": f'{{"name": "{name}"}}'.encode(), "method": "POST"}
         path = "storage/v1/b?project=test"
     else:
@@ -261,6 +280,11 @@ def point_at(monkeypatch: pytest.MonkeyPatch, kind: str, address: str) -> None:
         monkeypatch.delenv(name, raising=False)
     if kind == "gs":
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        return
+    if kind == "abfs":
+        from azure_server import connection_string
+
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection_string(address))
         return
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -286,13 +310,26 @@ def s3_bucket(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return make_bucket("s3", s3_address)
 
 
-@pytest.fixture(params=["gcs", "s3", "memory"])
+@pytest.fixture
+def azure_bucket(azure_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh container on a small Azure: "abfs://…"."""
+    point_at(monkeypatch, "abfs", azure_address)
+    return make_bucket("abfs", azure_address)
+
+
+@pytest.fixture(params=["gcs", "s3", "azure", "memory"])
 def bucket(request: pytest.FixtureRequest) -> str:
     """A fresh bucket of every kind in turn."""
     if request.param == "memory":
         return f"memory://bucket-{secrets.token_hex(4)}"
     url: str = request.getfixturevalue(f"{request.param}_bucket")
     return url
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the number of attempts, and shorten the pauses between them."""
+    monkeypatch.setattr("harken.storage.retries.FIRST_PAUSE", 0.01)
 
 
 class FaultyBucket(NamedTuple):
@@ -307,7 +344,7 @@ def faulty_bucket(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FaultyBucket]:
     """A fresh bucket of either server behind a `FaultProxy` that has nothing to do yet."""
-    kind = {"gcs": "gs", "s3": "s3"}[request.param]
+    kind = {"gcs": "gs", "s3": "s3", "azure": "abfs"}[request.param]
     address = request.getfixturevalue(f"{request.param}_address")
     url = make_bucket(kind, address)
     with FaultProxy(address) as proxy:

@@ -13,10 +13,13 @@ import pytest
 import soundfile
 
 from bucket_servers import (  # noqa: F401
+    azure_address,
+    azure_bucket,
     bucket,
     faulty_bucket,
     gcs_address,
     gcs_bucket,
+    quick_retries,
     s3_address,
     s3_bucket,
 )

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from harken import checkpoint, storage
+from harken import checkpoint
 from harken.checkpoint import Progress, RunFolder, environment
 from harken.errors import RunError
 
@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.undo()
     assert run.load_state(model, optimizer)[0].epoch == 1
     assert [p.name for p in (run.path / "last").iterdir()] == ["state.safetensors"]
-    monkeypatch.setattr(storage.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(RunError, match=r"disk is full"):
         run.write_text("recipe.yaml", "seed: 2\n")
     assert run.read_text("recipe.yaml") == "seed: 1\n"

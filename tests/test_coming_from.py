@@ -63,6 +63,9 @@ GROUPS = {
 NAMES = {
     "003": " ".join(f"{group}.{name}" for group in GROUPS for name in GROUPS[group].split()),
     "Its losses": """ce mse bce bce_logit focal cb hybrid difficulty anchor balancing cer""",
+    "Its job generator": """arg_txt image tune_params layer sd_bottlenecks shared_dense weighted
+    all_layers labels cloud_dir config_dir hp_tuning max_trial_count parallel_trial_count
+    make_configs run_configs""",
     "004": """seed dataset_ratio validation_ratio n_fft n_mels normalize vocab_size niter
     clustering_batch_size tokenizer_batch_size use_convolution num_kernels kernel_size num_layers
     hidden_size dropout use_precomputed_embeddings batch_size learning_rate epochs

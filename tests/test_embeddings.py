@@ -6,15 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from harken.embeddings import (
-    Parts,
-    clip_columns,
-    format_of,
-    parts_folder,
-    read_embeddings,
-    read_settings,
-)
+from harken import storage
+from harken.embeddings import Parts, clip_columns, format_of, read_embeddings, read_settings
 from harken.errors import ConfigError, DataError, RunError
+from harken.parts import parts_folder
 
 FRAME = pl.DataFrame({"id": [f"ä{i}" for i in range(10)], "label": ["x", None] * 5})
 VECTORS = np.random.default_rng(0).standard_normal((10, 3)).astype(np.float32)
@@ -181,11 +176,15 @@ def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
         read_embeddings(str(tmp_path / "a.npz"))
 
 
-def test_a_remote_table_has_its_parts_in_the_cache() -> None:
+def test_a_table_in_a_bucket_has_its_parts_beside_it() -> None:
     parts = Parts("memory://bucket/e.parquet", FRAME, {}, rows=20)
     parts.open()
     parts.save(0, VECTORS)
-    assert "embeddings" in parts.folder.parts
+    assert {e.name for e in storage.entries("memory://bucket/.e.parquet.parts")} == {
+        "part-000000.parquet",
+        "settings.json",
+    }
     parts.join()
+    assert not storage.entries("memory://bucket/.e.parquet.parts")
     np.testing.assert_array_equal(read_embeddings("memory://bucket/e.parquet").vectors, VECTORS)
     assert parts.is_done

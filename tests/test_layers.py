@@ -10,14 +10,18 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "harken"
 
 LAYERS = """
-errors native plain_pickle legacy_weights hangul choice overrides constraints storage tables score_files seeds permutation
-manifest target legacy_settings multi_hot labels derive covariates difficulty deal split check
+errors native plain_pickle legacy_weights hangul choice overrides file_lock storage
+tables score_files seeds permutation
+manifest target legacy_settings legacy_names multi_hot labels derive covariates difficulty deal
+split check
 parts unpack containers decode audit audio sources pcm_index pcm_fill pcm_cache
 batch augment dataset loader
 tokens frontends backbones pooling conditioning heads model
 losses schedules optim sam ema
-subgroups thresholds threshold_rules calibrate ranking tagging weighted bootstrap metrics by_group
-votes checkpoint track search_parameters search search_check recipe recipe_help inference feature_memory trainer pretraining
+subgroups thresholds threshold_rules calibrate ranking tagging weighted bootstrap metrics standings
+by_group
+votes checkpoint track search recipe recipe_help inference
+feature_memory trainer pretraining
 soundness predictor
 embedder embeddings ngrams probe
 trial_metric vertex

@@ -22,8 +22,9 @@ from harken.labels import Labels
 from harken.predictor import load
 from harken.recipe import Recipe, validate
 from harken.thresholds import decide
-from harken.verbs.evaluate import evaluate, summarise_folds
+from harken.verbs.evaluate import evaluate
 from harken.verbs.explain import explain
+from harken.verbs.fold_summary import summarise_folds
 from harken.verbs.measure import arrays_of, limits_of, one_row_a_clip, summarise_predictions
 from harken.verbs.train import train
 

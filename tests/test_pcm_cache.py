@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harken.audio import Audio, BadAudio, load
-from harken.errors import DataError, RunError
+from harken.errors import ConfigError, DataError, RunError
 from harken.manifest import Clip
 from harken.pcm_cache import PcmCache, default_folder
 
@@ -253,3 +253,10 @@ def test_real_recordings(tmp_path: Path, esc10: Path) -> None:
     assert time.perf_counter() - began < 2  # 0.02 s on an idle machine
     assert cache.num_decoded == 0
     assert np.array_equal(waves[7], load(clips[7], Audio()))
+
+
+def test_the_folder_is_on_this_machine(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not in a bucket") as caught:
+        PcmCache("gs://bucket/cache", Audio())
+    assert caught.value.where == "data.cache=gs://bucket/cache"
+    assert PcmCache(f"file://{tmp_path}", Audio()).folder == tmp_path

@@ -32,6 +32,15 @@ def test_folds_side_by_side_are_the_folds_one_by_one(tiny_table: Path, tmp_path:
     assert one.read_json("metrics.json") == two.read_json("metrics.json")
 
 
+def test_folds_side_by_side_meet_in_a_bucket(s3_bucket: str, tiny_table: Path) -> None:
+    """What the processes of folds upload is seen by the one that sums them up."""
+    recipe = tiny_recipe(tiny_table, train={"epochs": 1, "batch_size": 12}, mix=None)
+    run = train(recipe, f"{s3_bucket}/run", folds="1,3", jobs=2)
+    assert [fold.path.name for fold in run.folds] == ["fold-1", "fold-3"]
+    assert [fold["name"] for fold in run.read_json("metrics.json")["folds"]] == ["1", "3"]
+    assert len(run.read_table("predictions.parquet")) == 24
+
+
 def test_what_stops_a_fold_is_told(tiny_table: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(tiny_table, train={"epochs": 1, "monitor": "acuracy"})
     with pytest.raises(ConfigError, match="did you mean 'accuracy'"):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from harken import storage
 from harken.track import Display, Several, Silent, TensorBoard
 
 
@@ -33,6 +36,30 @@ def test_tensorboard_files_hold_the_numbers(tmp_path: Path) -> None:
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("train_loss")] == [(1, 0.5), (2, 0.25)]
     assert [(e.step, e.value) for e in events.Scalars("valid_loss")] == [(2, 0.75)]
+
+
+def test_tensorboard_files_of_a_run_in_a_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in the bucket after every epoch, and nothing of them stays here."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    url = "memory://track/run/tensorboard"
+    writer = TensorBoard(storage.place(url))
+    steps = []
+    for epoch in (1, 2):
+        writer.epoch({"epoch": epoch, "train_loss": 0.5 / epoch})
+        (file,) = storage.list_files(url)
+        (tmp_path / "copy").mkdir(exist_ok=True)
+        (tmp_path / "copy" / Path(file).name).write_bytes(storage.read_bytes(file))
+        events = EventAccumulator(str(tmp_path / "copy"))
+        events.Reload()
+        steps.append([(e.step, e.value) for e in events.Scalars("train_loss")])
+    writer.end()
+    assert steps == [[(1, 0.5)], [(1, 0.5), (2, 0.25)]]
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 def test_several_trackers_are_all_told() -> None:

@@ -1,8 +1,8 @@
 """The run folder: everything a run leaves behind, readable without harken, nothing pickled.
 
-It lies on this machine or in a bucket; nothing of a run in a bucket stays on this machine. Each file
-is renamed into its place, or uploaded whole, so a kill at any moment leaves either the old file or
-the new one. The state that resuming needs is one file, so its parts always agree.
+It lies on this machine or in a bucket, and nothing of a run in a bucket stays on this machine.
+Each file is renamed into its place, or uploaded whole, so a kill at any moment leaves either the
+old file or the new one. The state that resuming needs is one file, so its parts always agree.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import io
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -29,6 +31,9 @@ from harken.covariates import Covariates
 from harken.errors import DataError, RunError
 from harken.labels import Labels
 from harken.storage import Location, Place
+from harken.storage.listing import remove_file
+
+_LOST_SLASH = re.compile("(gs|gcs|s3|abfs|abfss|az|memory):/")
 
 
 @dataclass
@@ -81,7 +86,7 @@ class RunFolder:
         Raises:
             RunError: something is there already and `overwrite` is off, or what is there is no run.
         """
-        folder = storage.place(path)
+        folder = _place(path)
         if storage.is_file(folder) or storage.entries(folder):
             if not overwrite:
                 raise RunError(
@@ -91,7 +96,7 @@ class RunFolder:
                 )
             if not storage.is_file(folder / "recipe.yaml"):
                 raise RunError("this is no run folder, so it is not overwritten", where=str(folder))
-            storage.remove_folder(folder)
+            _remove(folder)
         try:
             storage.make_folder(folder)
         except OSError as error:
@@ -105,7 +110,7 @@ class RunFolder:
         Raises:
             RunError: there is none.
         """
-        folder = storage.place(path)
+        folder = _place(path)
         if not storage.is_file(folder / "recipe.yaml"):
             raise RunError(
                 "there is no run here (no recipe.yaml)", where=str(folder), fix="harken train"
@@ -317,6 +322,28 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _place(path: Location) -> Place:
+    place = storage.place(path)
+    if isinstance(place, Path) and _LOST_SLASH.match(str(place)):
+        raise RunError(
+            "this was a URL before pathlib took it for a path",
+            where=str(place),
+            fix="give it as text, or as harken.storage.Url",
+        )
+    return place
+
+
+def _remove(run: Place) -> None:
+    if not storage.is_local(run):
+        # A bucket's files go one by one, the recipe last: what a kill leaves is still a run.
+        for entry in storage.entries(run):
+            if storage.is_folder(entry):
+                storage.remove_folder(entry)
+            elif entry.name != "recipe.yaml":
+                remove_file(entry)
+    storage.remove_folder(run)
 
 
 def _save_tensors(path: Place, tensors: Mapping[str, Tensor], meta: dict[str, str]) -> None:

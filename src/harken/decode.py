@@ -18,7 +18,7 @@ import soundfile
 
 from harken.containers import is_cut_short, mp3_says_its_length
 from harken.errors import DataError, MissingExtraError, import_extra
-from harken.storage import local_copy
+from harken.storage import recent_copy
 
 Wave = npt.NDArray[np.float32]
 Reason = Literal[
@@ -110,7 +110,7 @@ def decode(
 
 def _checked_file(path: str | Path) -> Path:
     try:
-        file = local_copy(path)
+        file = recent_copy(path)
         size = file.stat().st_size
         if not file.is_file():
             raise BadAudio("not_audio", "is not a file", where=str(path))

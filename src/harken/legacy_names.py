@@ -114,7 +114,7 @@ _PATHS = {
     "weight_decay": "optimizer.weight_decay",
     "epochs": "train.epochs",
     "batch_size": "train.batch_size",
-    "checkpoint": "backbone.name",
+    "checkpoint": "backbone.checkpoint",
     "final_dropout": "heads.dropout",
     "clf_bottleneck": "heads.bottleneck",
     "layernorm": "heads.layer_norm",
@@ -129,7 +129,8 @@ def recipe_settings(settings: Mapping[str, Value]) -> dict[str, Value]:
     `legacy.learning_rate`.
     """
     left = dict(settings)
-    found = {_PATHS[key]: left.pop(key) for key in settings if key in _PATHS}
+    found: dict[str, Value] = {"backbone.kind": "speech"}
+    found |= {_PATHS[key]: left.pop(key) for key in settings if key in _PATHS}
     cycles = left.pop("scheduler", None)
     found["schedule.kind"] = cycles or "none"
     rate = "max_lr" if cycles else "learning_rate"

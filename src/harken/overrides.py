@@ -64,7 +64,9 @@ def nest(path: str, value: Any) -> dict[str, Any]:
 
 def write_word(path: str, value: Any) -> str:
     """Return the word that `parse_word` reads as this value at this path."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True)
+    text = yaml.safe_dump(
+        value, default_flow_style=True, width=math.inf, allow_unicode=True, sort_keys=False
+    )
     return f"{path}={text.removesuffix(chr(10)).removesuffix('...').strip()}"
 
 

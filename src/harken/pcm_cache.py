@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harken.audio import Audio, BadAudio, Wave, dequantize
-from harken.errors import DataError, RunError
+from harken.errors import ConfigError, DataError, RunError
 from harken.manifest import Clip
 from harken.pcm_fill import Fill, Progress, Table
 from harken.pcm_index import map_shard
-from harken.storage import cache_folder
+from harken.storage import cache_folder, is_local, local_path
 
 
 class Quarantined(NamedTuple):
@@ -57,6 +57,7 @@ class PcmCache:
         num_decoded: Clips that the last fill had to decode.
 
     Raises:
+        ConfigError: the folder is a URL.
         RunError: the folder cannot be written.
     """
 
@@ -68,7 +69,10 @@ class PcmCache:
         *,
         threads: int | None = None,
     ) -> None:
-        self.folder = default_folder() if folder is None else Path(folder).expanduser().absolute()
+        if folder is not None and not is_local(folder):
+            text = "the cache of decoded audio must be a folder on this machine, not in a bucket"
+            raise ConfigError(text, where=f"data.cache={folder}", fix="data.cache=/some/folder")
+        self.folder = default_folder() if folder is None else local_path(folder).absolute()
         self.audio, self.max_bytes = audio, int(max_gigabytes * 1e9)
         self.threads = threads or _num_cores()
         self.num_decoded = 0

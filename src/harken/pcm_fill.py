@@ -1,7 +1,8 @@
 """One filling of the cache of decoded audio: look up, hash, decode in threads, write shards.
 
 A clip is found again by the hash of its file's bytes, its segment and the settings that change its
-samples, so renamed files hit and changed files miss.
+samples, so renamed files hit and changed files miss. Of files that were read before, the hash is
+known by their stat, of those in a bucket by what the store lists of them, without a download.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from harken.audio import DECODER, Audio, BadAudio, load_int16
 from harken.errors import DataError, RunError
 from harken.manifest import Clip
 from harken.pcm_index import Entry, Pcm, PcmIndex, ShardWriter, Stat, batched
-from harken.storage import is_local, local_copy, local_path
+from harken.storage import Facts, ReadAhead, facts, is_local, local_path
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -33,6 +34,7 @@ R = TypeVar("R")
 
 _SHARD_BYTES = 256 * 10**6
 _CHUNK = 2048  # clips hashed before they are decoded: their bytes are still in memory then
+_REMOTE_CHUNK = 32  # … of remote files: while they are decoded, the next ones arrive
 _DIGEST = 16
 _FLEETING = {"missing", "unsupported"}  # findings that a later attempt may not repeat
 
@@ -111,18 +113,24 @@ class Fill:
         self.writer: ShardWriter | None = None
         self.pending: list[tuple[int | None, bytes, Entry]] = []
         self.files: list[tuple[str, Stat, bytes]] = []
+        self.remote_files: list[tuple[str, str, bytes]] = []
+        self.known: dict[str, Facts] = {}  # what the stores say of remote files
         self.base = hashlib.blake2b(_settings(audio).encode(), digest_size=_DIGEST)
 
     def run(self) -> None:
         """Fill the table."""
         with PcmIndex(self.folder) as self.index:
             self.index.sweep()
+            self.known = facts(clip.path for clip in self.clips if not is_local(clip.path))
             missing = self._look_up_unchanged_files()
             self.index.touch(self.slots)  # at once, for the eyes of other processes
+            here = [item for item in missing if is_local(self.clips[item[0]].path)]
+            there = [item for item in missing if not is_local(self.clips[item[0]].path)]
             with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as self.pool:
                 try:
-                    for i in range(0, len(missing), _CHUNK):
-                        self._decode_chunk(missing[i : i + _CHUNK])
+                    for some in batched(here, _CHUNK):
+                        self._decode_local(some)
+                    self._decode_remote(there)
                 finally:
                     # What was decoded is kept even if the fill was interrupted.
                     self._commit()
@@ -144,15 +152,18 @@ class Fill:
         return missing
 
     def _unchanged(self, paths: Iterable[str]) -> dict[str, bytes]:
-        """Return the contents of local files that have not changed since they were hashed."""
-        names, stats = {}, {}
+        """Return the contents of files that have not changed since they were hashed."""
+        names, stats, tags = {}, {}, {}
         for path in paths:
             with suppress(OSError, ValueError):  # decoding will say what is wrong with the file
                 if is_local(path):
                     names[path] = str(local_path(path))
                     stats[names[path]] = Stat.of(names[path])
+                elif path in self.known:
+                    tags[path] = self.known[path].tag
         contents = self.index.contents(stats)
-        return {path: contents[name] for path, name in names.items() if name in contents}
+        found = {path: contents[name] for path, name in names.items() if name in contents}
+        return found | self.index.remote_contents(tags)
 
     def _key(self, clip: Clip, content: bytes) -> bytes:
         hasher = self.base.copy()
@@ -205,15 +216,38 @@ class Fill:
         self.table.maps.append(pcm)
         self.table.names.append(name)
 
-    def _decode_chunk(self, missing: Sequence[tuple[int, bytes | None]]) -> None:
-        paths = list(dict.fromkeys(self.clips[row].path for row, known in missing if not known))
+    def _decode_local(self, missing: Sequence[tuple[int, bytes | None]]) -> None:
+        paths = dict.fromkeys(self.clips[row].path for row, content in missing if not content)
         hashed = dict(zip(paths, self._in_order(_hash_file, paths), strict=True))
         self.files += [found for found in hashed.values() if found and found[1].is_settled()]
         contents = {path: found[2] for path, found in hashed.items() if found}
+        self._decode_missing(missing, contents)
+
+    def _decode_remote(self, missing: Sequence[tuple[int, bytes | None]]) -> None:
+        order = dict.fromkeys(self.clips[row].path for row, _ in missing)
+        with ReadAhead(filter(self.known.__contains__, order), self.known, _hash) as ahead:
+            for some in batched(missing, _REMOTE_CHUNK):
+                copies, contents = {}, {}
+                for path in dict.fromkeys(self.clips[row].path for row, _ in some):
+                    with suppress(DataError):  # it is gone
+                        if path in self.known:
+                            loan, contents[path] = ahead.get(path)
+                            copies[path] = loan.path
+                            self.remote_files.append((path, loan.facts.tag, contents[path]))
+                self._decode_missing(some, contents, copies)
+                for path in copies:
+                    ahead.release(path)
+
+    def _decode_missing(
+        self,
+        missing: Iterable[tuple[int, bytes | None]],
+        contents: Mapping[str, bytes],
+        copies: Mapping[str, Path] | None = None,
+    ) -> None:
+        """Decode clips (row, content if known) whose other contents, and local copies, are here."""
+        found = ((row, contents.get(self.clips[row].path, known)) for row, known in missing)
         work = []
-        for row, content in self._settle(
-            (row, known or contents.get(self.clips[row].path)) for row, known in missing
-        ):
+        for row, content in self._settle(found):
             key = None if content is None else self._key(self.clips[row], content)
             leader = row if key is None else self.leaders.setdefault(key, row)
             if leader == row:
@@ -221,15 +255,20 @@ class Fill:
             else:
                 self.followers.append((row, leader))
                 self.num_done += 1
-        decode = self._in_order(self._decode, [self.clips[row] for row, _ in work])
+        decode = self._in_order(lambda item: self._decode(item[0], copies), work)
         for (row, key), result in zip(work, decode, strict=True):
             self._take(row, key, result)
 
-    def _decode(self, clip: Clip) -> _Decoded | BadAudio:
+    def _decode(self, row: int, copies: Mapping[str, Path] | None) -> _Decoded | BadAudio:
+        clip = self.clips[row]
         try:
+            if copies is not None:
+                if clip.path not in copies:
+                    raise BadAudio("missing", "there is no such file")
+                clip = clip._replace(path=str(copies[clip.path]))
             pcm, scale = load_int16(clip, self.audio)
         except BadAudio as error:
-            return error
+            return self._bad(row, error)
         return _Decoded(pcm, float(scale), hashlib.blake2b(pcm.data, digest_size=_DIGEST).digest())
 
     def _take(self, row: int, key: bytes | None, result: _Decoded | BadAudio) -> None:
@@ -281,16 +320,17 @@ class Fill:
         writer, pending = self.writer, self.pending
         self.writer, self.pending = None, []
         files, self.files = self.files, []
-        if not pending and not files:
+        remote_files, self.remote_files = self.remote_files, []
+        if not pending and not files and not remote_files:
             return
         entries = [(key, entry) for _, key, entry in pending]
         try:
             if writer is None:
-                self.index.remember(entries, files, None)
+                self.index.remember(entries, files, None, remote_files)
                 return
             self.index.evict(self.bound - writer.bytes, self.slots)
             pcm = writer.finish()
-            shard = self.index.remember(entries, files, writer)
+            shard = self.index.remember(entries, files, writer, remote_files)
         except RunError:
             if writer is not None:
                 writer.abort()
@@ -331,10 +371,13 @@ def _settings(audio: Audio) -> str:
 def _hash_file(path: str) -> tuple[str, Stat, bytes] | None:
     """Return the file, its stat and the hash of its bytes; None if it cannot be read."""
     try:
-        file = local_copy(path)
-        stat = Stat.of(file)
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=_DIGEST))
-    except (OSError, ValueError, DataError):
+        file = local_path(path)
+        return str(file), Stat.of(file), _hash(file)
+    except (OSError, ValueError):
         return None
-    return str(file), stat, digest.digest()
+
+
+def _hash(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        blake2b = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=_DIGEST))
+    return blake2b.digest()

@@ -30,6 +30,8 @@ T = TypeVar("T")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
   path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, content BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS remote_files (
+  url TEXT PRIMARY KEY, tag TEXT, content BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS shards (
   id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, bytes INTEGER, used REAL);
 CREATE TABLE IF NOT EXISTS clips (
@@ -141,6 +143,11 @@ class PcmIndex:
         rows = self._select("path, size, mtime, ctime, content", "files", "path", stats)
         return {path: content for path, *stat, content in rows if stats[path] == tuple(stat)}
 
+    def remote_contents(self, tags: Mapping[str, str]) -> dict[str, bytes]:
+        """Return the hashes of those remote files (URL → tag) that were read and have the tag."""
+        rows = self._select("url, tag, content", "remote_files", "url", tags)
+        return {url: content for url, tag, content in rows if tags[url] == tag}
+
     def find(self, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """Return what is known of some clips."""
         rows = self._select(f"key, {', '.join(Entry._fields)}", "clips", "key", keys)
@@ -180,8 +187,15 @@ class PcmIndex:
         clips: Sequence[tuple[bytes, Entry]],
         files: Sequence[tuple[str, Stat, bytes]],
         writer: ShardWriter | None,
+        remote_files: Sequence[tuple[str, str, bytes]] = (),
     ) -> int | None:
         """Enter a complete shard, its clips (whose `shard` it becomes) and hashes of files.
+
+        Args:
+            clips: Keys and entries.
+            files: Local paths, their stat, and the hashes of their bytes.
+            writer: What wrote the shard, if there is one.
+            remote_files: URLs, their tags, and the hashes of their bytes.
 
         Returns:
             The shard's number.
@@ -201,6 +215,8 @@ class PcmIndex:
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
                 ((path, *stat, content) for path, stat, content in files),
             )
+            insert = "INSERT OR REPLACE INTO remote_files VALUES (?, ?, ?)"
+            self._db.executemany(insert, remote_files)
         return shard
 
     def evict(self, bound: int, needed: Iterable[int]) -> None:

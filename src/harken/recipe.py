@@ -42,8 +42,7 @@ from harken.overrides import parse_word as parse_word
 from harken.pooling import MeanMaxPooling, Pooling
 from harken.sam import Sam as Sam
 from harken.schedules import Cosine, Schedule
-from harken.search import Parameter, Pruner, Sampler, Search
-from harken.search_check import mistakes_in
+from harken.search import Parameter, Pruner, Sampler, Search, mistakes_in
 from harken.sources import Source
 from harken.split import RandomSplit, Split
 from harken.storage import Location

@@ -75,10 +75,10 @@ def _sorted_kinds(slot: type[Choice]) -> list[tuple[str, type[Config]]]:
 def _sections() -> Iterator[tuple[str, type[Config]]]:
     yield "recipe", Recipe
     for name, field in Recipe.model_fields.items():
-        config: Any = field.annotation
-        is_config = inspect.isclass(config) and issubclass(config, Config)
-        if is_config and not issubclass(config, Choice):
-            yield name, config
+        for config in (field.annotation, *get_args(field.annotation)):
+            is_config = inspect.isclass(config) and issubclass(config, Config)
+            if is_config and not issubclass(config, Choice):
+                yield name, config
 
 
 def _fields_of(slot: type[Choice]) -> Iterator[str]:

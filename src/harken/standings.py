@@ -21,6 +21,8 @@ from harken.metrics import LOWER_IS_BETTER
 Setting = str | int | float | bool | None
 State = Literal["ranked", "not compared", "pruned", "failed", "unfinished", "broken"]
 Table = npt.NDArray[np.float64]
+LabelSet = tuple[str, frozenset[str]]
+"""A task and its labels."""
 
 ORDER: tuple[State, ...] = ("ranked", "not compared", "pruned", "failed", "unfinished", "broken")
 """The order of the states in tables."""
@@ -39,12 +41,14 @@ class Run:
         path: Where it lies.
         settings: What it was made with, by recipe path.
         searched: The paths that its study chose; empty for a run outside a study.
+        searched_by: The metric that its study compares; empty for a run outside a study.
         is_whole: Whether `settings` holds all there are, so that an absent one is null.
         study: Its study's name, or None.
         trial: Its number in the study, or None.
         state: `ranked` wherever it has numbers, before runs are compared.
         reason: Why it is not ranked.
         values: The metric of each label; None where it is undefined.
+        metric: What `values` holds.
         task: `single`, `multi` or `regression`.
         split: Whose clips the numbers are of: `valid` or `test`.
         low: 2.5th percentile of the mean over labels, where the run folder tells it.
@@ -59,12 +63,14 @@ class Run:
     path: str
     settings: Mapping[str, Setting] = field(default_factory=dict)
     searched: tuple[str, ...] = ()
+    searched_by: str = ""
     is_whole: bool = True
     study: str | None = None
     trial: int | None = None
     state: State = "ranked"
     reason: str = ""
     values: Mapping[str, float | None] = field(default_factory=dict)
+    metric: str = ""
     task: str = ""
     split: str = ""
     low: float | None = None
@@ -162,6 +168,20 @@ def as_words(value: Setting) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def number_text(value: float) -> str:
+    """Write a number briefly: `300`, `0.0003`, `1e-5`."""
+    text = f"{value:.6g}"
+    mantissa, e, power = text.partition("e")
+    return f"{mantissa}e{int(power)}" if e else text
+
+
+def setting_text(value: Setting) -> str:
+    """Return a setting as people read it: four digits, and a dash for what is null."""
+    if value is None:
+        return "–"
+    return number_text(float(f"{value:.4g}")) if isinstance(value, float) else as_words(value)
+
+
 def combined(values: Sequence[float]) -> float:
     """Return the sum of a run's metric over labels, `Σ_l AUC_l`."""
     return float(np.sum(values))
@@ -195,13 +215,17 @@ def distance_to_best(values: Table, *, lower_is_better: bool = False) -> Table:
     return np.asarray(np.abs(values - best).sum(axis=1))
 
 
-def rank_runs(runs: Sequence[Run], metric: str, split: str) -> Standings:
+def rank_runs(runs: Sequence[Run], split: str) -> Standings:
     """Compare runs.
 
     The labels are those of most runs, each of which at least half of those runs have a number for.
     """
     notes: list[str] = []
-    runs, labels, others = _alike(_of_one_split(list(runs), split), metric)
+    runs = _of_one_split(list(runs), split)
+    sets = Counter(_label_set(run) for run in runs if run.state == "ranked")
+    wanted = sets.most_common(1)[0][0] if sets else ("", frozenset())
+    metric = next((run.metric for run in runs if _label_set(run) == wanted and run.metric), "")
+    runs, labels, others = _alike(runs, wanted)
     compared = [run for run in runs if run.state == "ranked"]
     if others:
         names = ", ".join(others)
@@ -247,40 +271,30 @@ def _of_one_split(runs: list[Run], split: str) -> list[Run]:
     ]
 
 
-def _alike(runs: list[Run], metric: str) -> tuple[list[Run], tuple[str, ...], tuple[str, ...]]:
+def _alike(runs: list[Run], wanted: LabelSet) -> tuple[list[Run], tuple[str, ...], tuple[str, ...]]:
     """Leave out runs of other labels, and those that lack a number which others have."""
-    sets = Counter(_label_set(run) for run in runs if run.state == "ranked")
-    if not sets:
-        return runs, (), ()
-    task, names = sets.most_common(1)[0][0]
-    mine = [run for run in runs if run.state == "ranked" and _label_set(run) == (task, names)]
-    order = tuple(mine[0].values)
+    mine = [run for run in runs if run.state == "ranked" and _label_set(run) == wanted]
+    order = tuple(mine[0].values) if mine else ()
     missing = {name: sum(run.values[name] is None for run in mine) for name in order}
     labels = tuple(name for name in order if 2 * missing[name] <= len(mine))
     others = tuple(name for name in order if name not in labels)
-    checked = [
-        _checked(run, labels, metric, (task, names)) if run.state == "ranked" else run
-        for run in runs
-    ]
+    checked = [_checked(run, labels, wanted) if run.state == "ranked" else run for run in runs]
     return checked, labels, others
 
 
-def _label_set(run: Run) -> tuple[str, frozenset[str]]:
+def _label_set(run: Run) -> LabelSet:
     return run.task, frozenset(run.values)
 
 
-def _checked(
-    run: Run, labels: tuple[str, ...], metric: str, wanted: tuple[str, frozenset[str]]
-) -> Run:
-    task, names = wanted
+def _checked(run: Run, labels: tuple[str, ...], wanted: LabelSet) -> Run:
     if _label_set(run) != wanted:
-        mine, theirs = (", ".join(sorted(n) or ["none"]) for n in (run.values, names))
-        why = f"other labels: it has {mine} ({run.task}), most runs have {theirs} ({task})"
+        mine, theirs = (", ".join(sorted(n)) or "one number" for n in (run.values, wanted[1]))
+        why = f"other labels: it has {mine} ({run.task}), most runs have {theirs} ({wanted[0]})"
         return replace(run, state="not compared", reason=why)
     lacking = [name for name in labels if run.values[name] is None]
     if lacking or not labels:
-        shown = ", ".join(lacking or sorted(names))
-        why = f"{metric} is undefined for {shown}, so its sum would miss what others have"
+        shown = ", ".join(lacking or sorted(wanted[1])) or "these clips"
+        why = f"{run.metric} is undefined for {shown}, so its sum would miss what others have"
         return replace(run, state="not compared", reason=why)
     return run
 

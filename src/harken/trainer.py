@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -42,6 +43,10 @@ from harken.track import Silent, Tracker
 
 class TrainingError(HarkenError):
     """Training cannot go on."""
+
+
+class StoppedError(TrainingError):
+    """Training was asked to stop, by Ctrl-C or a scheduler; everything is saved."""
 
 
 class Trainer:
@@ -100,7 +105,8 @@ class Trainer:
         """Train until the epochs are over or patience is lost.
 
         Raises:
-            TrainingError: the loss is not finite, or the process was asked to stop.
+            TrainingError: the loss is not finite.
+            StoppedError: the process was asked to stop.
         """
         if resume and self.run.has_state:
             self._restore()
@@ -113,6 +119,8 @@ class Trainer:
                 while not self.progress.done:
                     self._train_epoch(stop)
                     self._finish_epoch()
+                if stop.is_set():
+                    self._refuse_to_go_on()
         finally:
             self.tracker.end()
 
@@ -151,11 +159,7 @@ class Trainer:
                 saved = began
                 self._save()
             if stop.is_set():
-                raise TrainingError(
-                    "stopped as asked; everything is saved",
-                    where=str(self.run.path),
-                    fix="continue with --resume",
-                )
+                self._refuse_to_go_on()
         self._clock(began, waited)
 
     def _backward(
@@ -306,6 +310,13 @@ class Trainer:
         self.progress, average = self.run.load_state(self.model, self.optimizer, self.loss)
         if self.ema is not None:
             self.ema.load_state_dict(average)
+
+    def _refuse_to_go_on(self) -> NoReturn:
+        raise StoppedError(
+            "stopped as asked; everything is saved",
+            where=str(self.run.path),
+            fix="continue with --resume",
+        )
 
     def _clock(self, began: float, waited: float) -> None:
         self.progress.seconds += time.monotonic() - began

@@ -20,7 +20,7 @@ from typing import IO, Literal
 
 from harken import storage
 from harken.errors import DataError, RunError
-from harken.storage import Location, Place
+from harken.storage import Location, Url
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """What counts as an archive in a folder of them."""
@@ -52,7 +52,7 @@ def archives_in(names: Sequence[str]) -> list[str]:
     """
     found = []
     for name in names:
-        if name.lower().endswith(SUFFIXES) or not storage.is_folder(name):
+        if not storage.is_folder(name):
             found.append(name)
             continue
         inside = storage.list_files(name, SUFFIXES)
@@ -88,6 +88,9 @@ def unpack(
     folder = storage.place(out)
     if not resume and storage.entries(folder):
         raise RunError("this folder is not empty", where=str(out), fix="--resume, or another --out")
+    there = frozenset[str]()
+    if not storage.is_local(folder) and storage.is_folder(folder):
+        there = frozenset(storage.list_files(folder))
     done = Unpacked()
     sources: dict[str, str] = {}
     for archive in archives_in(archives):
@@ -103,7 +106,7 @@ def unpack(
             if isinstance(folder, Path):
                 _write(folder, place, member, content, archive, done)
             else:
-                _upload(folder, place, member, content, archive, done)
+                _upload(folder / place, there, member, content, archive, done)
         if told is not None:
             told(archive, done)
     return done
@@ -204,20 +207,20 @@ def _write(
 
 
 def _upload(
-    out: Place,
-    place: str,
+    final: Url,
+    there: frozenset[str],
     member: tarfile.TarInfo,
     content: IO[bytes],
     archive: str,
     done: Unpacked,
 ) -> None:
     """Upload one file, unless it is there already: files in a bucket are complete."""
-    final, source = out / place, archive.rpartition("/")[2]
-    if storage.is_file(final):
+    source = archive.rpartition("/")[2]
+    if str(final) in there:
         done.skipped += 1
         return
-    with _readable(source), storage.atomic_path(final) as temporary:
-        with temporary.open("wb") as file:
+    with storage.atomic_path(final) as temporary:
+        with _readable(source), temporary.open("wb") as file:
             shutil.copyfileobj(content, file, _CHUNK)
         if temporary.stat().st_size != member.size:
             raise DataError(f"this archive ends inside {member.name!r}", where=source)

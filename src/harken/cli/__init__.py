@@ -6,7 +6,20 @@ import sys
 
 import typer
 
-from harken.cli import check, embed, explain, legacy, prepare, pretrain, recipe, run, tokens
+from harken.cli import (
+    check,
+    embed,
+    explain,
+    legacy,
+    prepare,
+    pretrain,
+    recipe,
+    run,
+    score,
+    tokens,
+    tune,
+    vertex,
+)
 from harken.cli.app import app
 from harken.errors import HarkenError
 
@@ -21,7 +34,10 @@ __all__ = [
     "pretrain",
     "recipe",
     "run",
+    "score",
     "tokens",
+    "tune",
+    "vertex",
 ]
 
 

@@ -64,13 +64,17 @@ class DefaultGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
 
+def parted(words: list[str]) -> tuple[list[str], list[str]]:
+    """Part words into recipe files and overrides."""
+    files = [word for word in words if "=" not in word and not word.startswith("--")]
+    return files, [word for word in words if word not in files]
+
+
 def recipe_of(words: list[str]) -> Recipe:
     """Read the recipe that files and overrides make."""
     from harken.recipe import read_recipe
 
-    files = [word for word in words if "=" not in word and not word.startswith("--")]
-    overrides = [word for word in words if word not in files]
-    return read_recipe(files, overrides)
+    return read_recipe(*parted(words))
 
 
 def side_information(words: list[str]) -> dict[str, object]:

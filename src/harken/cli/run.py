@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harken.cli.app import WORDS, Run, Words, app, decoding, display, recipe_of, side_information
+from harken.cli.app import (
+    WORDS,
+    Run,
+    Words,
+    app,
+    decoding,
+    display,
+    parted,
+    recipe_of,
+    side_information,
+)
 from harken.errors import ConfigError, HarkenError
 
 if TYPE_CHECKING:
@@ -22,15 +32,24 @@ def train(
     out: Annotated[str, typer.Option(help="Run folder to make.")] = "runs/run",
     folds: Annotated[str, typer.Option(help="Folds to run: all, or names such as 1,3.")] = "all",
     jobs: Annotated[int, typer.Option(help="Folds to train side by side.", min=1)] = 1,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out; begin it if there is none.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace it.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only overfit one batch and say whether it worked.")
     ] = False,
 ) -> None:
     """Train a classifier, evaluate it and write its report."""
+    from harken import storage
+    from harken.trial_metric import trial_id
     from harken.verbs import train as verb
 
+    if (number := trial_id()) is not None and not dry_run:
+        if jobs > 1:
+            raise ConfigError("a trial trains its folds one after another", where="--jobs")
+        _train_trial(recipe, out, number, folds)
+        return
     settings = recipe_of(recipe)
     with decoding() as told:
         if dry_run:
@@ -41,7 +60,7 @@ def train(
             out,
             folds=folds,
             jobs=jobs,
-            resume=resume,
+            resume=resume and storage.is_file(storage.join(out, "recipe.yaml")),
             overwrite=overwrite,
             tracker=display(),
             told=told,
@@ -49,6 +68,18 @@ def train(
     metrics = run.read_json("metrics.json")
     _tell_metrics(metrics.get("pooled") or metrics.get("test") or metrics["valid"])
     _try_report(run.path)
+
+
+def _train_trial(words: list[str], out: str, number: str, folds: str) -> None:
+    """Train as a trial of a tuning service, which its environment numbers."""
+    from harken.verbs.vertex import run_trial
+
+    with decoding() as told:
+        found = run_trial(*parted(words), out, number, folds=folds, tracker=display(), told=told)
+    if found is None:
+        typer.echo(f"trial {number} is infeasible and was not trained")
+    else:
+        typer.echo(f"trial {number}: {found[0]} {found[1]:.4f} on validation clips")
 
 
 @app.command()
@@ -126,6 +157,10 @@ def demo(
 
 
 def _tell_metrics(metrics: dict[str, Any]) -> None:
+    if "num_clips" not in metrics:
+        # The folds of a trial of a search, which are not judged together.
+        typer.echo("validation clips only; harken evaluate measures the test clips")
+        return
     groups = f", {metrics['num_groups']} groups" if metrics.get("num_groups") else ""
     typer.echo(f"{metrics['num_clips']} clips{groups}")
     for name, entry in metrics["metrics"].items():

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -204,7 +205,8 @@ def _frame(path: Place) -> pl.DataFrame | None:
     if not storage.is_file(path):
         return None
     try:
-        return pl.read_parquet(io.BytesIO(storage.read_bytes(path)))
+        source = path if isinstance(path, Path) else io.BytesIO(storage.read_bytes(path))
+        return pl.read_parquet(source)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise RunError("this file is damaged", where=str(path)) from error
 

@@ -17,6 +17,7 @@ from harken.frontends.tokens import TokensModule
 from harken.manifest import Manifest
 from harken.recipe import Recipe
 from harken.storage import Location
+from harken.storage.listing import remove_file
 from harken.tokens.token_table import ROWS, Shard, TokenParts
 from harken.tokens.vocabulary import Vocabulary, read_vocabulary
 from harken.verbs.prepare import Told
@@ -156,5 +157,5 @@ def write_left_out(out: str, bad: list[dict[str, str]]) -> None:
     url = f"{out.removesuffix('.parquet')}.quarantine.json"
     if bad:
         storage.write_atomic(url, json.dumps(bad, indent=1, ensure_ascii=False) + "\n")
-    elif storage.is_local(url):
-        storage.local_path(url).unlink(missing_ok=True)
+    else:
+        remove_file(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal, Protocol
 
@@ -43,15 +44,10 @@ from harken.verbs.new_table import encode, labels_in, load_table
 from harken.verbs.prepare import Corpus, Told, decode_clips, load_clips, open_corpus
 
 SplitName = Literal["train", "valid", "test"]
+JUDGED: tuple[SplitName, ...] = ("valid", "test")
+"""The clips that a run is measured on; a trial of a search does not look at its test clips."""
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-
-
-SHARED_TEST = (
-    "the {count} folds share their test clips: each clip counts once, by its mean score over the "
-    "models"
-)
-SEEN = "these clips chose the epochs and thresholds of the models that judge them here"
 
 
 def evaluate(
@@ -219,9 +215,14 @@ def flat(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def evaluate_fold(
-    recipe: Recipe, corpus: Corpus, fold: Fold, folder: RunFolder, loss: LossModule
+    recipe: Recipe,
+    corpus: Corpus,
+    fold: Fold,
+    folder: RunFolder,
+    loss: LossModule,
+    judged: Sequence[SplitName] = JUDGED,
 ) -> None:
-    """Predict the validation and test clips of one fold with its kept weights, and measure."""
+    """Predict the clips of one fold that are to be judged, with its kept weights, and measure."""
     device = pick_device(recipe.train.device)
     labels = corpus.labels
     model = load_classifier(folder, recipe, labels, device)
@@ -229,7 +230,7 @@ def evaluate_fold(
     calibration = _calibrate(recipe, corpus, model, fold)
     folder.write_json("calibration.json", calibration.to_json())
     frames, metrics = [], {}
-    for split in ("valid", "test"):
+    for split in judged:
         rows = np.flatnonzero(fold.split == split).astype(np.int64)
         if not len(rows):
             continue
@@ -327,50 +328,3 @@ def prediction_table(
     return frame.with_columns(
         clips[name].alias(name if name not in frame.columns else f"table_{name}") for name in left
     )
-
-
-def summarise_folds(run: RunFolder, recipe: Recipe) -> dict[str, Any]:
-    """Write the summary over the finished folds: each, mean ± std, and pooled predictions."""
-    folds = [fold for fold in run.folds if fold.has("metrics.json")]
-    names, labels = [fold.path.name.removeprefix("fold-") for fold in folds], folds[0].labels()
-    told = [fold.read_json("metrics.json") for fold in folds]
-    every = pl.concat([fold.read_table("predictions.parquet") for fold in folds])
-    tested = every.filter(pl.col("split") == "test")
-    pooled = one_row_a_clip(labels, tested)
-    parts = {split: [_bare(metrics.get(split)) for metrics in told] for split in ("test", "valid")}
-    summary: dict[str, Any] = {
-        "folds": [
-            {"name": name, "test": test, "valid": valid}
-            for name, test, valid in zip(names, *parts.values(), strict=True)
-        ],
-        **_mean_and_std(parts["test"]),
-        "valid": _mean_and_std(parts["valid"]),
-        "pooled": summarise_predictions(recipe, labels, pooled),
-    }
-    if len(pooled) < len(tested):
-        summary["pooled"]["notes"].append(SHARED_TEST.format(count=len(folds)))
-        seen = one_row_a_clip(labels, every.filter(pl.col("split") == "valid"))
-        summary["valid"]["pooled"] = summarise_predictions(recipe, labels, seen, [SEEN])
-    run.write_json("labels.json", labels.to_json())
-    run.write_table("predictions.parquet", pooled)
-    write_tables(run, summary["pooled"])
-    write_votes(run, recipe, labels, pooled)
-    run.write_json("metrics.json", summary)
-    return summary
-
-
-def _bare(metrics: dict[str, Any] | None) -> dict[str, float | None]:
-    """Return the numbers of one split's metrics, without intervals."""
-    return {name: entry["value"] for name, entry in (metrics or {}).get("metrics", {}).items()}
-
-
-def _mean_and_std(values: list[dict[str, float | None]]) -> dict[str, dict[str, float | None]]:
-    """Return each metric's mean and standard deviation over the folds that define it."""
-    table = {name: [part.get(name) for part in values] for part in values for name in part}
-    known = {name: [v for v in each if v is not None] for name, each in table.items()}
-    return {
-        "mean": {name: float(np.mean(v)) if v else None for name, v in known.items()},
-        "std": {
-            name: float(np.std(v, ddof=1)) if len(v) > 1 else None for name, v in known.items()
-        },
-    }

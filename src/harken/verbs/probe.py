@@ -29,8 +29,8 @@ from harken.storage import Location, Url
 from harken.verbs.embed import embed, is_run, own_clips
 from harken.verbs.evaluate import (
     prediction_table,
-    summarise_folds,
 )
+from harken.verbs.fold_summary import summarise_folds
 from harken.verbs.measure import summarise_predictions, write_tables, write_votes
 from harken.verbs.prepare import Told, load_clips, target_of
 

@@ -37,10 +37,13 @@ _FOLD = re.compile(r"(fold-[^/]+)/recipe\.yaml")
 _FOREIGN = (HarkenError, pl.exceptions.PolarsError, yaml.YAMLError, OSError, ValueError, TypeError)
 """What files that somebody else wrote, or half wrote, may raise."""
 
+# The loader in C is ten times faster, and not part of every PyYAML.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 Values = dict[str, float | None]
 
 
-class Unfinished(RunError):
+class UnfinishedError(RunError):
     """A run that has no predictions yet."""
 
 
@@ -96,8 +99,8 @@ def find_folders(places: Sequence[Location]) -> list[Folder]:
     found: dict[str, Folder] = {}
     for place in places:
         for root, files in runs_in(listed(place)).items():
-            path = _full(place, root)
-            name = path if len(places) > 1 else root or storage.place(path).name
+            path = below(place, root)
+            name = path if len(places) > 1 else root or path.rpartition("/")[2]
             found.setdefault(_identity(path), Folder(name, path, frozenset(files)))
     return list(found.values())
 
@@ -137,7 +140,8 @@ def _inside(root: str, by_folder: Mapping[str, set[str]]) -> set[str]:
     return by_folder[root] | deep
 
 
-def _full(place: Location, root: str) -> str:
+def below(place: Location, root: str) -> str:
+    """Return the full name of a folder that lies under a place; the place itself if it is empty."""
     base = str(storage.local_path(place)) if storage.is_local(place) else str(place)
     return storage.join(base, root) if root else base.rstrip("/") or "/"
 
@@ -165,7 +169,7 @@ def read_run(folder: Folder, metric: str | None, split: str) -> Run:
             run = step(run, folder)
             if run.state in ("pruned", "failed"):
                 return _settled(run, folder)
-    except Unfinished as error:
+    except UnfinishedError as error:
         return replace(run, state="unfinished", reason=error.message)
     except _FOREIGN as error:
         return replace(run, state="broken", reason=reason_of(error))
@@ -200,6 +204,7 @@ def _with_trial(run: Run, folder: Folder) -> Run:
         trial=told.get("number"),
         settings=flatten(values),
         searched=tuple(map(str, values)),
+        searched_by=str(told.get("metric") or ""),
         is_whole=False,
     )
     state, error = told.get("state"), str(told.get("error") or "")
@@ -212,9 +217,9 @@ def _with_trial(run: Run, folder: Folder) -> Run:
 
 def _with_recipe(run: Run, folder: Folder) -> Run:
     if not folder.has("recipe.yaml"):
-        raise Unfinished("no recipe.yaml: the trial did not begin")
+        raise UnfinishedError("no recipe.yaml: the trial did not begin")
     try:
-        tree = yaml.safe_load(folder.read("recipe.yaml"))
+        tree = yaml.load(folder.read("recipe.yaml"), _LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"recipe.yaml is damaged: {str(error).partition(chr(10))[0]}") from None
     if not isinstance(tree, dict):
@@ -244,14 +249,14 @@ def _measured(run: Run, folder: Folder, metric: str | None) -> Run:
     """Return a run with its numbers: over folds, the mean of those that define one."""
     prefixes = [f"{fold}/" for fold in folder.folds] or [""]
     missing = [p for p in prefixes if not folder.has(f"{p}predictions.parquet")]
-    if missing:
-        what = "no predictions.parquet" if missing == [""] else f"{missing[0][:-1]} has none"
-        raise Unfinished(f"unfinished: {what}; harken train … --resume goes on with it")
+    if missing or (folder.folds and not folder.has("metrics.json")):
+        what = f"no {missing[0]}predictions.parquet" if missing else "not all folds are done"
+        raise UnfinishedError(f"{what}; harken train … --resume goes on with it")
     parts: list[tuple[Values, int]] = []
     digest = hashlib.blake2b(digest_size=8)
     for prefix in prefixes:
         labels = Labels.from_json(_labels_json(folder, prefix))
-        metric = metric or default_metric(labels.task)
+        metric = metric or ("mae" if labels.task == "regression" else "roc_auc")
         frame = read_predictions(folder, prefix, run.split)
         digest.update(f"{prefix}{sorted(map(str, frame['id']))}".encode())
         parts.append((label_values(labels, frame, metric), len(frame)))
@@ -259,13 +264,14 @@ def _measured(run: Run, folder: Folder, metric: str | None) -> Run:
     run = replace(
         run,
         task=labels.task,
+        metric=str(metric),
         values=values,
         notes=notes,
         num_clips=sum(count for _, count in parts),
         num_folds=len(parts) if folder.folds else None,
         clips=digest.hexdigest(),
     )
-    return run if folder.folds else _with_interval(run, folder, str(metric))
+    return run if folder.folds else _with_interval(run, folder)
 
 
 def _labels_json(folder: Folder, prefix: str) -> dict[str, Any]:
@@ -273,11 +279,6 @@ def _labels_json(folder: Folder, prefix: str) -> dict[str, Any]:
     if not {"task", "names", "columns", "groups"} <= told.keys():
         raise RunError("labels.json is damaged: it lacks task or names")
     return told
-
-
-def default_metric(task: str) -> str:
-    """Return what is compared where nobody says it."""
-    return "mae" if task == "regression" else "roc_auc"
 
 
 def read_predictions(folder: Folder, prefix: str, split: str) -> pl.DataFrame:
@@ -346,13 +347,13 @@ def _mean_over_folds(parts: Sequence[Values]) -> tuple[Values, tuple[str, ...]]:
     return {n: float(np.mean(found)) if found else None for n, found in known.items()}, notes
 
 
-def _with_interval(run: Run, folder: Folder, metric: str) -> Run:
+def _with_interval(run: Run, folder: Folder) -> Run:
     """Add the interval of the mean that the run's own evaluation left, if it is of this number."""
     known = [value for value in run.values.values() if value is not None]
     if not known or not folder.has("metrics.json"):
         return run
     told: Any = folder.read_json("metrics.json")
-    for key in (run.split, "metrics", metric):
+    for key in (run.split, "metrics", run.metric):
         told = told.get(key) if isinstance(told, dict) else None
     if not isinstance(told, dict) or told.get("low") is None or told.get("value") is None:
         return run

@@ -24,7 +24,6 @@ from harken.loader import Balanced, Loader, Order, Shuffled
 from harken.losses import LossModule, default_loss
 from harken.model import Classifier
 from harken.multi_hot import label_counts, some_rows
-from harken.pcm_cache import Quarantined
 from harken.predictor import new_classifier, read_run_recipe
 from harken.recipe import Recipe, dump_recipe
 from harken.seeds import seed_torch
@@ -32,7 +31,8 @@ from harken.split import Fold
 from harken.storage import Location
 from harken.track import Several, Silent, TensorBoard, Tracker
 from harken.trainer import Trainer
-from harken.verbs.evaluate import evaluate_fold, summarise_folds
+from harken.verbs.evaluate import JUDGED, SplitName, evaluate_fold
+from harken.verbs.fold_summary import summarise_folds
 from harken.verbs.prepare import Corpus, Told, prepare
 from harken.verbs.side_by_side import train_side_by_side
 
@@ -75,7 +75,7 @@ def train(
     recipe = ready(recipe)
     run = open_run(recipe, out, resume=resume, overwrite=overwrite)
     corpus, parted = prepare(recipe, told)
-    run.write_json("quarantine.json", [_record(q) for q in corpus.quarantined])
+    write_quarantine(run, corpus)
     several = len(parted) > 1
     tracker = tracker or Silent()
     if not bf16_pays(recipe):
@@ -147,8 +147,10 @@ def train_named_fold(run: RunFolder, name: str) -> None:
     train_fold(recipe, corpus, fold, run.fold(name), Silent())
 
 
-def _record(clip: Quarantined) -> dict[str, object]:
-    return {"id": clip.id, "path": clip.path, "reason": clip.reason}
+def write_quarantine(run: RunFolder, corpus: Corpus) -> None:
+    """Write `quarantine.json`: the recordings that could not be used, with reasons."""
+    left_out = [{"id": q.id, "path": q.path, "reason": q.reason} for q in corpus.quarantined]
+    run.write_json("quarantine.json", left_out)
 
 
 def open_run(recipe: Recipe, out: Location, *, resume: bool, overwrite: bool) -> RunFolder:
@@ -191,9 +193,14 @@ def choose_folds(parted: Sequence[Fold], wanted: str | Sequence[str]) -> list[Fo
 
 
 def train_fold(
-    recipe: Recipe, corpus: Corpus, fold: Fold, folder: RunFolder, tracker: Tracker
+    recipe: Recipe,
+    corpus: Corpus,
+    fold: Fold,
+    folder: RunFolder,
+    tracker: Tracker,
+    judged: Sequence[SplitName] = JUDGED,
 ) -> None:
-    """Train and evaluate one split, or continue it where its folder stands."""
+    """Train one split and evaluate it on `judged` clips, or continue it where its folder stands."""
     storage.make_folder(folder.path)
     if not folder.has("recipe.yaml"):
         folder.write_text("recipe.yaml", dump_recipe(recipe))
@@ -206,7 +213,7 @@ def train_fold(
         folder.write_json("covariates.json", corpus.covariates.to_json())
     trainer = build_trainer(recipe, corpus, fold, folder, tracker)
     trainer.fit(resume=True)
-    evaluate_fold(recipe, corpus, fold, folder, trainer.loss)
+    evaluate_fold(recipe, corpus, fold, folder, trainer.loss, judged)
 
 
 def learn_covariates(recipe: Recipe, corpus: Corpus, fold: Fold) -> Corpus:

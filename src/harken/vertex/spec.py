@@ -187,7 +187,9 @@ def bucket(url: str, where: str) -> str:
     """
     if not re.fullmatch(r"gs://[^/]+(/.*)?", url):
         raise ConfigError(
-            f"the job's machine cannot write to {url!r}", where=where, fix="gs://BUCKET/FOLDER"
+            f"a job there writes to Cloud Storage, not to {url!r}",
+            where=where,
+            fix="gs://BUCKET/FOLDER",
         )
     return str(storage.Url(url))
 

@@ -86,7 +86,14 @@ class FloatParameter(Parameter):
             drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
         else:
             drawn = float(rng.uniform(self.low, self.high))
-        return min(max(drawn, self.low), self.high)
+        return self.rounded(drawn)
+
+    def rounded(self, value: float) -> float:
+        """Return a value as a person would write it: a step, or six digits."""
+        steps = self.grid()
+        if steps is not None:
+            return float(min(steps, key=lambda step: abs(step - value)))
+        return min(max(float(f"{value:.6g}"), self.low), self.high)
 
 
 class IntParameter(Parameter):

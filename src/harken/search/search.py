@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from statistics import median
 from typing import Any, Literal, Self
@@ -17,15 +18,15 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from harken.choice import Choice, Config
-from harken.constraints import Constraint, read_constraint
 from harken.errors import ConfigError
 from harken.overrides import ABSENT, find, merge, nest, write_word
-from harken.search_parameters import CategoricalParameter as CategoricalParameter
-from harken.search_parameters import FloatParameter as FloatParameter
-from harken.search_parameters import IntParameter as IntParameter
-from harken.search_parameters import Parameter as Parameter
-from harken.search_parameters import Value as Value
-from harken.search_parameters import flatten, is_parameter
+from harken.search.constraints import Constraint, read_constraint
+from harken.search.search_parameters import (
+    Parameter,
+    Value,
+    flatten,
+    is_parameter,
+)
 
 Values = Mapping[str, Value]
 
@@ -164,25 +165,7 @@ class Search(Config):
         Raises:
             ValueError: some depend on each other in a circle.
         """
-        left, done = list(self.parameters), list[str]()
-        while left:
-            ready = [p for p in left if not any(self._needs(p, q) for q in left)]
-            if not ready:
-                raise ValueError(
-                    f"the `when` of {', '.join(left)} depend on each other in a circle"
-                )
-            done.append(ready[0])
-            left.remove(ready[0])
-        return done
-
-    def _needs(self, path: str, other: str) -> bool:
-        """Whether `path` is to be settled after `other`."""
-        below = path != other and path.startswith(f"{other}.")
-        named = self.parameters[path].when
-        return below or any(
-            name == other or name.startswith(f"{other}.") or other.startswith(f"{name}.")
-            for name in named
-        )
+        return list(_order(tuple((path, tuple(p.when)) for path, p in self.parameters.items())))
 
     def applied(self, values: Values, recipe_tree: Mapping[str, Any]) -> dict[str, Any]:
         """Return the recipe's tree with a combination laid on it, `search` left out.
@@ -221,9 +204,9 @@ class Search(Config):
         Raises:
             ConfigError: a constraint names what is not there, or orders what has no order.
         """
-        if not self.constraints:
-            return True
-        tree = self.applied(values, recipe_tree)
+        return not self.constraints or self._holds(self.applied(values, recipe_tree))
+
+    def _holds(self, tree: Mapping[str, Any]) -> bool:
         return all(rule.holds(lambda path: self._look_up(path, tree)) for rule in self.rules())
 
     def _look_up(self, path: str, tree: Mapping[str, Any]) -> Value:
@@ -286,15 +269,15 @@ class Search(Config):
     def combinations(self, recipe_tree: Mapping[str, Any]) -> Iterator[dict[str, Value]]:
         """Yield what `grid` lists, one by one."""
         tree = {key: value for key, value in recipe_tree.items() if key != "search"}
-        for values in self._branches(tree, {}, self.order()):
-            if self.satisfied(values, recipe_tree):
+        for values, applied in self._branches(tree, {}, self.order()):
+            if self._holds(applied):
                 yield values
 
     def _branches(
         self, tree: Mapping[str, Any], values: dict[str, Value], left: list[str]
-    ) -> Iterator[dict[str, Value]]:
+    ) -> Iterator[tuple[dict[str, Value], Mapping[str, Any]]]:
         if not left:
-            yield values
+            yield values, tree
             return
         path, rest = left[0], left[1:]
         if not self._is_active(path, tree):
@@ -302,6 +285,28 @@ class Search(Config):
             return
         for value in self.parameters[path].grid() or []:
             yield from self._branches(merge(tree, nest(path, value)), {**values, path: value}, rest)
+
+
+@lru_cache(maxsize=256)
+def _order(parameters: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[str, ...]:
+    """Sort paths, each after those that its `when` names and those that it lies below."""
+    left, done = dict(parameters), list[str]()
+    while left:
+        ready = [p for p, named in left.items() if not any(_needs(p, named, q) for q in left)]
+        if not ready:
+            raise ValueError(f"the `when` of {', '.join(left)} depend on each other in a circle")
+        done.append(ready[0])
+        del left[ready[0]]
+    return tuple(done)
+
+
+def _needs(path: str, named: tuple[str, ...], other: str) -> bool:
+    """Whether `path` is to be settled after `other`."""
+    below = path != other and path.startswith(f"{other}.")
+    return below or any(
+        name == other or name.startswith(f"{other}.") or other.startswith(f"{name}.")
+        for name in named
+    )
 
 
 def _matches(found: Value, wanted: Value) -> bool:

@@ -16,11 +16,13 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from harken.errors import ConfigError
 
 Lookup = Callable[[str], Any]
+Term = Callable[[Lookup], Any]
 Test = Callable[[Lookup], bool]
 
 _TOKEN = re.compile(
@@ -58,6 +60,7 @@ class Constraint:
     holds: Test
 
 
+@lru_cache(maxsize=256)
 def read_constraint(text: str) -> Constraint:
     """Parse a condition.
 
@@ -111,7 +114,7 @@ class _Parser:
         steps = list(zip(terms, signs, terms[1:], strict=False))
         return lambda of: all(self.compare(a(of), sign, b(of)) for a, sign, b in steps)
 
-    def term(self) -> Lookup:
+    def term(self) -> Term:
         kind = self.kind
         if kind not in ("number", "text", "word") or self.tokens[self.at][1] in _JOINING:
             raise self.unexpected()

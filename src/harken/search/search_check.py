@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from harken.choice import nearest
 from harken.errors import ConfigError
 from harken.overrides import ABSENT, find
-from harken.search import Search, Value, Values
+from harken.search.search import Search, Values
+from harken.search.search_parameters import Value
 from harken.seeds import generator
 
 Tree = Mapping[str, Any]
@@ -47,9 +48,9 @@ class _Check:
         self.mistakes: list[Mistake] = []
 
     def all(self) -> list[Mistake]:
-        for path, parameter in self.search.parameters.items():
+        for path in self.search.order():
             # A path that does not exist would be told once for each value.
-            for value in parameter.extremes():
+            for value in self.search.parameters[path].extremes():
                 if not self._try(path, value):
                     break
         if not self.mistakes:
@@ -68,10 +69,16 @@ class _Check:
             if not found:
                 return True
             first = first or found
-        self.mistakes += first or [
-            (("parameters", path, "when"), "nothing that is drawn meets this condition")
-        ]
+        self.mistakes += first or self._never_drawn(path)
         return False
+
+    def _never_drawn(self, path: str) -> list[Mistake]:
+        where, names = ("parameters", path, "when"), self.search.parameters[path].when
+        unknown: list[Mistake] = [
+            (where, self._unknown(name)) for name in names if not self._is_there(name)
+        ]
+        unsaid = [mistake for name in names for mistake in self._unsaid(path, name)]
+        return unknown or unsaid or [(where, "nothing that is drawn meets this condition")]
 
     def _around(self, path: str, value: Value) -> Iterator[dict[str, Value]]:
         """Yield combinations with one value given: the recipe's own, then others at random."""
@@ -122,34 +129,36 @@ class _Check:
         ]
         named += [(("constraints",), name) for rule in self.search.rules() for name in rule.paths]
         for where, name in named:
-            if name not in self.search.parameters and not self._is_there(name):
-                known = chain(self.search.parameters, *(_paths(tree) for tree in self.trees))
-                text = f"the recipe has no {name}{nearest(name, dict.fromkeys(known))}"
-                self.mistakes.append((where, text))
+            if not self._is_there(name):
+                self.mistakes.append((where, self._unknown(name)))
         for path, parameter in self.search.parameters.items():
             for name in parameter.when:
-                self._check_said(path, name)
+                self.mistakes += self._unsaid(path, name)
 
     def _is_there(self, name: str) -> bool:
-        return any(find(tree, name) is not ABSENT for tree in self.trees)
+        named = name in self.search.parameters
+        return named or any(find(tree, name) is not ABSENT for tree in self.trees)
 
-    def _check_said(self, path: str, name: str) -> None:
+    def _unknown(self, name: str) -> str:
+        known = chain(self.search.parameters, *(_paths(tree) for tree in self.trees))
+        return f"the recipe has no {name}{nearest(name, dict.fromkeys(known))}"
+
+    def _unsaid(self, path: str, name: str) -> list[Mistake]:
         """Refuse a condition on what a choice leaves to its default, which drawing does not see."""
         rng = generator(0, "search", path, name)
-        for _ in range(20):
-            values = self.search.draw(self.recipe_tree, rng)
-            said = find(self.search.applied(values, self.recipe_tree), name)
-            if said is not ABSENT:
+        for values in (self.search.draw(self.recipe_tree, rng) for _ in range(20)):
+            tree = self.search.applied(values, self.recipe_tree)
+            if name in self.search.parameters or find(tree, name) is not ABSENT:
                 continue
             try:
-                tree = self.complete(self.search.applied(values, self.recipe_tree))
+                whole = self.complete(tree)
             except (ValidationError, ConfigError):
                 continue
-            if find(tree, name) is not ABSENT and name not in self.search.parameters:
+            if find(whole, name) is not ABSENT:
                 above = next((p for p in values if name.startswith(f"{p}.")), name)
                 text = f"{name} decides here, but a choice of {above} does not say it"
-                self.mistakes.append((("parameters", path, "when"), text))
-                return
+                return [(("parameters", path, "when"), text)]
+        return []
 
     def _check_constraints(self) -> None:
         """Refuse constraints that nothing meets, or that cannot be told."""
