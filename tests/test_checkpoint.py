@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from harken import checkpoint
-from harken.checkpoint import Progress, RunFolder, environment
+from harken.checkpoint import Progress, RunFolder
 from harken.errors import RunError
 
 
@@ -160,9 +160,3 @@ def test_nothing_in_the_state_needs_harken(tmp_path: Path) -> None:
     run.save_state(Progress(), model, optimizer, None)
     names = load_file(run.path / "last" / "state.safetensors")
     assert {"model/0.weight", "optimizer/0/exp_avg"} <= set(names)
-
-
-def test_the_environment_names_versions() -> None:
-    found = environment()
-    assert found["packages"]["torch"] == torch.__version__.partition("+")[0]
-    assert json.dumps(found)

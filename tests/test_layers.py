@@ -20,7 +20,7 @@ tokens frontends backbones pooling conditioning heads model
 losses schedules optim sam ema
 subgroups thresholds threshold_rules calibrate ranking tagging weighted bootstrap metrics standings
 by_group
-votes checkpoint track search recipe recipe_help inference
+votes environment checkpoint track search recipe recipe_help inference
 feature_memory trainer pretraining
 soundness predictor
 embedder embeddings ngrams probe

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from harken.track import Silent
 from harken.trainer import Trainer, TrainingError, monitored
 from harken.verbs.prepare import prepare
 from harken.verbs.train import build_trainer, learn_covariates
+from tiny_checkpoints import tiny_checkpoint
 
 
 def tiny_recipe(table: Path, **over: Any) -> Recipe:
@@ -78,14 +80,8 @@ class InterruptedTestError(Exception):
     pass
 
 
-@pytest.mark.parametrize("batch", [1, 4, 7])
-def test_a_broken_run_resumes_to_the_same_weights(
-    tiny_table: Path, tmp_path: Path, batch: int
-) -> None:
-    """Stop in the middle of an epoch, with a state saved at every step."""
-    train = {"epochs": 3, "batch_size": 5, "ema": 0.9, "accumulate": 2, "checkpoint_minutes": 1e-9}
-    recipe = tiny_recipe(tiny_table, train=train)
-    whole = fitted(recipe, tmp_path / "whole")
+def break_off(recipe: Recipe, folder: Path, batch: int) -> None:
+    """Train until so many batches are done."""
 
     class Breaks(Silent):
         seen = 0
@@ -95,10 +91,21 @@ def test_a_broken_run_resumes_to_the_same_weights(
             if self.seen == batch:
                 raise InterruptedTestError
 
-    broken = trainer_of(recipe, tmp_path / "broken")
+    broken = trainer_of(recipe, folder)
     broken.tracker = Breaks()
     with pytest.raises(InterruptedTestError):
         broken.fit()
+
+
+@pytest.mark.parametrize("batch", [1, 4, 7])
+def test_a_broken_run_resumes_to_the_same_weights(
+    tiny_table: Path, tmp_path: Path, batch: int
+) -> None:
+    """Stop in the middle of an epoch, with a state saved at every step."""
+    train = {"epochs": 3, "batch_size": 5, "ema": 0.9, "accumulate": 2, "checkpoint_minutes": 1e-9}
+    recipe = tiny_recipe(tiny_table, train=train)
+    whole = fitted(recipe, tmp_path / "whole")
+    break_off(recipe, tmp_path / "broken", batch)
     again = trainer_of(recipe, tmp_path / "broken")
     again.fit(resume=True)
     for name, value in whole.model.state_dict().items():
@@ -255,3 +262,25 @@ def test_training_runs_on_a_gpu(tiny_table: Path, tmp_path: Path) -> None:
     train = {"epochs": 2, "device": "cuda", "precision": "bf16"}
     trainer = fitted(tiny_recipe(tiny_table, train=train), tmp_path / "run")
     assert next(trainer.model.parameters()).is_cuda
+
+
+def test_a_run_resumes_after_its_checkpoint_is_gone_or_another(
+    tiny_table: Path, tmp_path: Path
+) -> None:
+    """What its frozen encoder makes of clips is that of the saved state, not of the checkpoint."""
+    encoder = tiny_checkpoint(tmp_path / "encoder", "wav2vec2")
+    backbone = {"kind": "speech", "checkpoint": str(encoder), "freeze": "all"}
+    train = {"epochs": 2, "batch_size": 5, "checkpoint_minutes": 1e-9}
+    over = {"augment": [], "mix": None, "frontend": None, "backbone": backbone, "train": train}
+    recipe = tiny_recipe(tiny_table, audio={"clip_seconds": 0.5}, **over).resolved()
+    whole = fitted(recipe, tmp_path / "whole").model.state_dict()
+    for name in ("gone", "another"):
+        break_off(recipe, tmp_path / name, 2)
+    shutil.rmtree(encoder)
+    gone = trainer_of(recipe, tmp_path / "gone")
+    tiny_checkpoint(encoder, "wav2vec2", seed=1)
+    another = trainer_of(recipe, tmp_path / "another")
+    for trainer in (gone, another):
+        trainer.fit(resume=True)
+        for name, value in trainer.model.state_dict().items():
+            assert torch.equal(value, whole[name]), name

@@ -9,14 +9,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import platform
 import re
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +26,6 @@ from harken.covariates import Covariates
 from harken.errors import DataError, RunError
 from harken.labels import Labels
 from harken.storage import Location, Place
-from harken.storage.listing import remove_file
 
 _LOST_SLASH = re.compile("(gs|gcs|s3|abfs|abfss|az|memory):/")
 
@@ -258,14 +252,10 @@ class RunFolder:
         Raises:
             RunError: the state is damaged or of another recipe.
         """
-        path = self.path / "last" / "state.safetensors"
-        try:
-            meta, tensors = _load_state(path)
-        except (SafetensorError, OSError) as error:
-            raise RunError(f"the saved state is damaged: {error}", where=str(path)) from None
-        load_strictly(model, _below("model/", tensors), str(path))
+        meta, tensors = self._state()
+        load_strictly(model, _below("model/", tensors), str(self.path))
         if loss is not None:
-            load_strictly(loss, _below("loss/", tensors), str(path))
+            load_strictly(loss, _below("loss/", tensors), str(self.path))
         slots: dict[int, dict[str, Any]] = {}
         for name, value in _below("optimizer/", tensors).items():
             index, _, slot = name.partition("/")
@@ -277,6 +267,21 @@ class RunFolder:
             group |= {key: tuple(v) for key, v in group.items() if key == "betas"}
         optimizer.load_state_dict({"state": slots, "param_groups": groups})
         return Progress(**json.loads(meta["progress"])), _below("ema/", tensors)
+
+    def load_model(self, model: nn.Module) -> None:
+        """Fill a model from the saved state alone.
+
+        Raises:
+            RunError: the state is damaged or of another recipe.
+        """
+        load_strictly(model, _below("model/", self._state()[1]), str(self.path))
+
+    def _state(self) -> tuple[dict[str, str], dict[str, Tensor]]:
+        path = self.path / "last" / "state.safetensors"
+        try:
+            return _load_state(path)
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"the saved state is damaged: {error}", where=str(path)) from None
 
     @property
     def has_state(self) -> bool:
@@ -301,29 +306,6 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     model.load_state_dict(dict(tensors))
 
 
-def environment() -> dict[str, Any]:
-    """Describe this machine and the versions at work, for `environment.json`."""
-    packages = ("harken", "torch", "numpy", "soundfile", "soxr", "polars", "scikit-learn", "timm")
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
-        "folder": os.getcwd(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-        "packages": {name: _version(name) for name in packages},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _place(path: Location) -> Place:
     place = storage.place(path)
     if isinstance(place, Path) and _LOST_SLASH.match(str(place)):
@@ -342,7 +324,7 @@ def _remove(run: Place) -> None:
             if storage.is_folder(entry):
                 storage.remove_folder(entry)
             elif entry.name != "recipe.yaml":
-                remove_file(entry)
+                storage.remove_file(entry)
     storage.remove_folder(run)
 
 

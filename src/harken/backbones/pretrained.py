@@ -203,6 +203,8 @@ def _unreadable(checkpoint: str, error: Exception) -> ConfigError:
     reason = str(error).strip().partition("\n")[0].rstrip(".")
     if _is_hub_id(checkpoint):
         return _unreachable(checkpoint, error)
+    if not exists(checkpoint):
+        reason = "there is no such folder"
     return ConfigError(
         f"its weights cannot be read: {reason}",
         where=f"{_WHERE} {checkpoint}",

@@ -27,7 +27,6 @@ from harken.pcm_cache import Quarantined
 from harken.predictor import read_run_recipe
 from harken.recipe import Recipe, dump_recipe, merge, parse_word, validate
 from harken.storage import Location
-from harken.storage.listing import remove_file
 from harken.verbs.new_table import load_table, manifest_of_files
 from harken.verbs.prepare import Decoded, Told, decode_clips, load_clips
 
@@ -371,4 +370,4 @@ def _write_quarantine(out: str, quarantined: list[Quarantined]) -> None:
         rows = [{"id": q.id, "path": q.path, "reason": q.reason} for q in quarantined]
         storage.write_atomic(url, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     else:
-        remove_file(url)
+        storage.remove_file(url)

@@ -17,7 +17,6 @@ from harken.frontends.tokens import TokensModule
 from harken.manifest import Manifest
 from harken.recipe import Recipe
 from harken.storage import Location
-from harken.storage.listing import remove_file
 from harken.tokens.token_table import ROWS, Shard, TokenParts
 from harken.tokens.vocabulary import Vocabulary, read_vocabulary
 from harken.verbs.prepare import Told
@@ -158,4 +157,4 @@ def write_left_out(out: str, bad: list[dict[str, str]]) -> None:
     if bad:
         storage.write_atomic(url, json.dumps(bad, indent=1, ensure_ascii=False) + "\n")
     else:
-        remove_file(url)
+        storage.remove_file(url)

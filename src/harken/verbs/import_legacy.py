@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from harken import storage
 from harken.backbones.pretrained import architecture, preprocessor
-from harken.checkpoint import RunFolder, environment, load_strictly
+from harken.checkpoint import RunFolder, load_strictly
+from harken.environment import environment
 from harken.errors import ConfigError, RunError, import_extra
 from harken.labels import Labels
 from harken.legacy_settings import LegacyRun, Settings, check_sizes, read_settings, recipe_of

@@ -15,9 +15,10 @@ import yaml
 from harken import storage
 from harken.calibrate import Calibration
 from harken.check import check_splits
-from harken.checkpoint import RunFolder, environment
+from harken.checkpoint import RunFolder
 from harken.embedder import Wanted
 from harken.embeddings import Embeddings, read_embeddings
+from harken.environment import environment
 from harken.errors import ConfigError, DataError, RunError
 from harken.labels import Labels, required_names
 from harken.manifest import Manifest

@@ -13,9 +13,10 @@ import torch
 from harken import storage
 from harken.augment import NoMix, SpectrogramAugment, WaveformAugment
 from harken.batch import Batch
-from harken.checkpoint import RunFolder, environment
+from harken.checkpoint import RunFolder
 from harken.covariates import Covariates
 from harken.dataset import ClipDataset, Rows
+from harken.environment import environment
 from harken.errors import ConfigError, RunError
 from harken.feature_memory import FeatureMemory
 from harken.inference import fit_frontend, pick_device
@@ -242,7 +243,7 @@ def build_trainer(
     examples = training_set(recipe, corpus, rows)
     valid = rows_of(fold, "valid")
     seen = corpus.dataset(valid, recipe.audio)
-    model, loss = build_model(recipe, corpus.labels, corpus, rows)
+    model, loss = build_model(recipe, corpus.labels, corpus, rows, folder)
     device = pick_device(recipe.train.device)
     memory = FeatureMemory.fill(recipe, model, examples, device)
     examples = replace(examples, silent=memory is not None)
@@ -295,16 +296,25 @@ def _order(recipe: Recipe, examples: ClipDataset) -> Order:
 
 
 def build_model(
-    recipe: Recipe, labels: Labels, corpus: Corpus, rows: Rows
+    recipe: Recipe, labels: Labels, corpus: Corpus, rows: Rows, begun: RunFolder | None = None
 ) -> tuple[Classifier, LossModule]:
-    """Build classifier and loss, and fit the front-end's statistics on training clips only."""
+    """Build classifier and loss, and fit the front-end's statistics on training clips only.
+
+    Where a run has `begun`, the model is that of its saved state: a checkpoint from which it
+    started may be gone by now, or be another one, and what a frozen part makes of clips is
+    remembered before training goes on.
+    """
     seed_torch(recipe.seed, "init")
-    model = new_classifier(recipe, labels, corpus.covariates)
+    resumed = begun if begun is not None and begun.has_state else None
+    model = new_classifier(recipe, labels, corpus.covariates, fetch=resumed is None)
     table = corpus.training_table(rows)
     recipe.heads.check(table)
     loss = (recipe.loss or default_loss(labels.task)).build(labels, table)
     loss.attach(model.embedding_dim)
     device = pick_device(recipe.train.device)
+    if resumed is not None:
+        resumed.load_model(model)
+        return model.to(device), loss
     clips = corpus.dataset(rows, recipe.audio)
     fit_frontend(model.to(device), Loader(Order(clips, recipe.train.batch_size)).epoch(), device)
     return model, loss
