@@ -153,11 +153,8 @@ def _tensor(trial: Trial, name: str, what: str) -> Array:
     import torch
 
     try:
-        found: Any = torch.load(
-            io.BytesIO(storage.read_bytes(storage.join(trial.path, name))),
-            map_location="cpu",
-            weights_only=True,
-        )
+        content = io.BytesIO(storage.read_bytes(storage.join(trial.path, name)))
+        found: Any = torch.load(content, map_location="cpu", weights_only=True)
     except HarkenError:
         raise
     except Exception as error:  # the unpickler's error class may not be named without pickle

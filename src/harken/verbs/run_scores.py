@@ -219,7 +219,7 @@ def _with_recipe(run: Run, folder: Folder) -> Run:
     if not folder.has("recipe.yaml"):
         raise UnfinishedError("no recipe.yaml: the trial did not begin")
     try:
-        tree = yaml.load(folder.read("recipe.yaml"), _LOADER)
+        tree = _LOADER(folder.read("recipe.yaml")).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"recipe.yaml is damaged: {str(error).partition(chr(10))[0]}") from None
     if not isinstance(tree, dict):
