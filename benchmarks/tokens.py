@@ -1,6 +1,7 @@
 """Vocabularies beside faiss: clustering 2 million frames, and finding the nearest centroids.
 
     python benchmarks/tokens.py [--frames 2000000] [--k 500] [--threads 2] [--rounds 3]
+        [--only-encode]
 
 Every fit runs in a process of its own, harken's and faiss's in turns, on the same frames; what it
 takes beyond them is its peak of resident memory less that before the fit. faiss does its full 20
@@ -45,7 +46,8 @@ def main() -> None:
             f"{options.frames} frames of {BINS} bins, k = {options.k}, {options.threads} threads, "
             f"{options.rounds} rounds, load {os.getloadavg()[0]:.1f}"
         )
-        fits(options, path, ["harken", "faiss"] if peer else ["harken"])
+        if not options.only_encode:
+            fits(options, path, ["harken", "faiss"] if peer else ["harken"])
         encodes(options, path, peer)
 
 
@@ -55,6 +57,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=500)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only-encode", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--path", help=argparse.SUPPRESS)
     return parser.parse_args()
