@@ -5,12 +5,13 @@ which is one matrix product. Blocks are small enough that scores stay in the cac
 shape: BLAS rounds a product of few rows otherwise than one of many, and a frame's token must not
 depend on the frames beside it.
 
-The position of a row's largest score is found in three vectorised looks (largest, equal to it,
-number of the equal one): a search that carries the position along costs as much as the product.
+On CPUs numpy finds a row's largest score: its search is vectorised, and torch's takes about as long
+as the product.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,7 +22,7 @@ _ROWS_ELSEWHERE = 2**16
 
 
 def nearest(frames: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the nearest centroids in Euclidean distance; of equals, the first.
+    """Find the nearest centroids in Euclidean distance; of equals, the first (on CPUs).
 
     Args:
         frames: float32 `(frames, dim)`.
@@ -33,23 +34,27 @@ def nearest(frames: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """
     rows = ROWS if frames.device.type == "cpu" else _ROWS_ELSEWHERE
     offset = -0.5 * centroids.square().sum(1)
-    columns, k = centroids.T.contiguous(), len(centroids)
-    countdown = torch.arange(k, 0, -1, dtype=torch.float32, device=frames.device)
+    columns = centroids.T.contiguous()
     tokens = torch.empty(len(frames), dtype=torch.int64, device=frames.device)
     scores = torch.empty(len(frames), dtype=torch.float32, device=frames.device)
-    products = frames.new_empty(min(rows, max(len(frames), ROWS)), k)
-    hits = torch.empty_like(products)
+    buffer = frames.new_empty(min(rows, max(len(frames), ROWS)), len(centroids))
     for start in range(0, len(frames), rows):
         block = frames[start : start + rows]
         part = slice(start, start + len(block))
-        missing = len(products) - len(block)
+        missing = len(buffer) - len(block)
         full = F.pad(block, (0, 0, 0, missing)) if missing else block
-        torch.addmm(offset, full, columns, out=products)
-        best = products.amax(1)
-        torch.eq(products, best[:, None], out=hits).mul_(countdown)
-        first = (k - hits.amax(1)).clamp_(max=k - 1)  # NaN equals nothing
-        scores[part], tokens[part] = best[: len(block)], first[: len(block)].long()
+        torch.addmm(offset, full, columns, out=buffer)
+        _largest(buffer[: len(block)], scores[part], tokens[part])
     return tokens, scores
+
+
+def _largest(products: Tensor, scores: Tensor, tokens: Tensor) -> None:
+    """Write each row's largest value into `scores` and its position into `tokens`."""
+    if products.device.type != "cpu":
+        torch.max(products, 1, out=(scores, tokens))
+        return
+    np.argmax(products.numpy(), axis=1, out=tokens.numpy())
+    torch.gather(products, 1, tokens[:, None], out=scores[:, None])
 
 
 def squared_distances(frames: Tensor, scores: Tensor) -> Tensor:
