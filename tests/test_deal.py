@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 from sklearn.model_selection import StratifiedGroupKFold
 
 from harken.deal import carve, count_strata, deal, number_units
@@ -44,6 +45,18 @@ def test_counts_of_classes_flags_and_nothing() -> None:
     flags = np.array([[1, 0], [1, 1], [0, 1]])
     assert count_strata(units, flags).toarray().tolist() == [[2, 1, 2], [0, 1, 1]]
     assert count_strata(units, None).toarray().tolist() == [[2], [1]]
+
+
+def test_sparse_flags_of_single_clips_are_counted_as_dense_ones() -> None:
+    flags = (np.random.default_rng(0).random((200, 7)) < 0.2).astype(np.float32)
+    dense = count_strata(np.arange(200), flags)
+    found = count_strata(np.arange(200), sparse.csr_array(flags))
+    for one, other in ((found.indptr, dense.indptr), (found.indices, dense.indices)):
+        assert np.array_equal(one, other)
+    assert np.array_equal(found.data, dense.data)
+    units = np.arange(200) // 2
+    shared = count_strata(units, sparse.csr_array(flags)).toarray()
+    assert np.array_equal(shared, count_strata(units, flags).toarray())
 
 
 @settings(deadline=None, max_examples=50)

@@ -156,6 +156,8 @@ def count_strata(units: Ints, strata: Strata | None) -> sparse.csr_array:
     Returns:
         float64 `(units, strata + 1)`; the last column counts all clips.
     """
+    if sparse.issparse(strata) and np.array_equal(units, np.arange(len(units))):
+        return _with_totals(strata)
     rows, columns = np.arange(len(units)), np.zeros(0, dtype=np.int64)
     num_strata = 0
     if strata is not None and strata.ndim == 1:
@@ -172,6 +174,19 @@ def count_strata(units: Ints, strata: Strata | None) -> sparse.csr_array:
     counts = sparse.csr_array((np.ones(len(unit)), (unit, column)), shape=shape)
     counts.sum_duplicates()
     return counts
+
+
+def _with_totals(strata: Any) -> sparse.csr_array:
+    """Append a column of ones to sparse flags `(units, strata)`: every unit is one clip."""
+    flags = sparse.csr_array(strata > 0, dtype=np.float64)
+    flags.sort_indices()
+    units, num_strata = flags.shape
+    ends = flags.indptr + np.arange(units + 1)
+    is_stratum = np.ones(flags.nnz + units, dtype=bool)
+    is_stratum[ends[1:] - 1] = False
+    columns = np.full(len(is_stratum), num_strata)
+    columns[is_stratum] = flags.indices
+    return sparse.csr_array((np.ones(len(columns)), columns, ends), shape=(units, num_strata + 1))
 
 
 def deal(counts: sparse.csr_array, num_parts: int, rng: np.random.Generator) -> Ints:
