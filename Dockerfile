@@ -17,7 +17,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends libsndfile1 \
     && rm -rf /var/lib/apt/lists/*
 
-WORKDIR /opt/harken
+WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src
 RUN python -m pip install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]"
