@@ -8,7 +8,7 @@ down to the embedding, and what it notes for later steps: where a busy machine m
 differ by more than the limit allows, as the spread and the second plain line tell, this is what
 resolves the difference. The limits are 1.05 for losses and 2.1 for SAM.
 
-    python benchmarks/losses.py [--rounds 9] [--batch 64] [--clips 20000]
+    python benchmarks/losses.py [--rounds 9] [--batch 64] [--clips 20000] [--only centroids]
 """
 
 from __future__ import annotations
@@ -167,11 +167,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--clips", type=int, default=20000)
+    parser.add_argument("--only", default="", help="a part of the names of the losses to measure")
     options = parser.parse_args()
     torch.set_num_threads(1)
     plain = Step(PLAIN, options.clips, options.batch)
     steps = {name: Step(tree, options.clips, options.batch) for name, tree in KINDS.items()}
     steps["sam"] = Step(PLAIN, options.clips, options.batch, sam=True)
+    steps = {name: step for name, step in steps.items() if options.only in name}
     plain.run()
     ratios: dict[str, list[float]] = {name: [] for name in steps}
     base = []
