@@ -15,6 +15,7 @@ from harken.frontends import (
     MinMaxNormalize,
     NoNormalize,
     Normalize,
+    NotFiniteError,
 )
 
 LENGTHS = torch.tensor([30, 12, 1])
@@ -130,13 +131,25 @@ def test_learning_again_replaces_what_was_learned():
     [
         ([], "no training clips"),
         ([(torch.full((3, 5, 30), -16.0), LENGTHS)], "deviation is zero"),
-        ([(torch.full((3, 5, 30), torch.nan), LENGTHS)], "not all finite"),
-        ([(torch.full((3, 5, 30), torch.inf), LENGTHS)], "not all finite"),
+        ([(torch.full((3, 5, 30), torch.nan), LENGTHS)], "3 clips of a batch are not finite"),
+        ([(torch.full((3, 5, 30), torch.inf), LENGTHS)], "3 clips of a batch are not finite"),
     ],
 )
 def test_useless_statistics_are_refused(batches, says):
     with pytest.raises(DataError, match=says):
         DatasetNormalize().build(5).learn(batches)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("per_bin", [False, True])
+def test_clips_whose_features_are_not_finite_are_told(value, per_bin):
+    bad = features()
+    bad[1, 2, 0] = value
+    bad[2, :, int(LENGTHS[2]) :] = value  # beyond the clip's end, where nothing counts
+    module = DatasetNormalize(per_bin=per_bin).build(5)
+    with pytest.raises(NotFiniteError) as caught:
+        module.learn([(features(), LENGTHS), (bad, LENGTHS)])
+    assert caught.value.positions == [1]
 
 
 def test_a_bin_that_never_changes_is_refused_by_name():

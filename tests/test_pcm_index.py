@@ -60,15 +60,15 @@ def test_stat_tells_changed_files(tmp_path: Path) -> None:
         assert index.contents({str(path): Stat.of(path)}) == {}
 
 
-def test_tags_tell_changed_remote_files(tmp_path: Path) -> None:
+def test_remote_files_are_remembered_with_their_tags(tmp_path: Path) -> None:
     with PcmIndex(tmp_path) as index:
         index.remember([], [], None, [("gs://b/a.wav", "one", b"hash")])
         index.remember([], [], None, [("gs://b/b.wav", "one", b"old")])
         index.remember([], [], None, [("gs://b/b.wav", "two", b"new")])
-    tags = {"gs://b/a.wav": "one", "gs://b/b.wav": "two", "gs://b/c.wav": "one"}
+    urls = ["gs://b/a.wav", "gs://b/b.wav", "gs://b/c.wav"]
     with PcmIndex(tmp_path) as index:
-        assert index.remote_contents(tags) == {"gs://b/a.wav": b"hash", "gs://b/b.wav": b"new"}
-        assert index.remote_contents({"gs://b/a.wav": "two"}) == {}
+        known = index.remote_files(urls)
+        assert known == {urls[0]: ("one", b"hash"), urls[1]: ("two", b"new")}
 
 
 def test_eviction_spares_the_needed_and_the_recent(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from bucket_servers import FaultyBucket
 from harken import storage
 from harken.storage import StoreError, facts
 from harken.storage.store_facts import fact
+from harken.storage.stores import connect
 
 
 def test_the_tag_follows_the_content(bucket: str) -> None:
@@ -35,6 +37,28 @@ def test_lists_say_the_same_as_single_questions(bucket: str) -> None:
     assert facts(names[12:]) == {name: single[name] for name in names[12:]}
     assert facts(names[:3]) == {name: single[name] for name in names[:3]}
     assert facts([]) == {}
+
+
+def test_google_lists_page_by_page(gcs_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{gcs_bucket}/flat/{number:02}.wav" for number in range(25)]
+    for name in names:
+        storage.write_atomic(name, name)
+    expected = facts(names)
+    store, _ = connect(gcs_bucket)
+    answer, asked = store.call, []
+
+    def paged(method: str, path: str, *args: object, **words: Any) -> Any:
+        """Give ten names a page, which the emulator cannot; real stores give 5,000 at most."""
+        found = answer(method, path, *args, **words)
+        first = int(words["pageToken"] or 0)
+        asked.append((first, words["fields"]))
+        rest = {"nextPageToken": str(first + 10)} if first + 10 < len(names) else {}
+        some = [{k: v for k, v in item.items() if k in words["fields"]} for item in found["items"]]
+        return {"items": some[first : first + 10], **rest}
+
+    monkeypatch.setattr(store, "call", paged)
+    assert facts(names) == expected
+    assert [first for first, _ in asked] == [0, 10, 20]
 
 
 def test_what_is_not_there_is_left_out(bucket: str) -> None:

@@ -207,7 +207,7 @@ def test_a_clip_with_nan_features_is_named(
     monkeypatch.setattr(TokensModule, "frames", broken)
     with pytest.raises(DataError, match="not finite") as error:
         verb.fit(recipe, clips, tmp_path / "v")
-    assert error.value.where == clips.frame["path"][7]
+    assert clips.frame["path"][7] in str(error.value)
 
 
 def test_a_recipe_without_tokens_gives_its_frames(tiny_table: Path, tmp_path: Path) -> None:

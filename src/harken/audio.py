@@ -26,6 +26,7 @@ Pad = Literal["zero", "repeat", "mean"]
 Pcm = npt.NDArray[np.int16]
 
 _SILENCE = 1e-6  # −120 dB of full scale: below 20-bit audio
+_LOUDEST = 1e10  # 200 dB over full scale, 130 over raw 16-bit numbers; spectra overflow at 1e15
 _TRIM_SECONDS = 0.01  # a frame of the level by which silent ends are found
 _SMALLEST_PEAK = 1e-30  # below it, the scale of 16-bit samples would not be a normal float32
 
@@ -128,6 +129,9 @@ def _check_sound(mono: Wave, rate: int, audio: Audio) -> None:
     peak = _peak(mono)
     if not np.isfinite(peak):
         raise BadAudio("not_finite", "holds samples that are not numbers (NaN or infinite)")
+    if peak > _LOUDEST:
+        text = f"holds samples as large as {peak:.0e}, and sound lies between -1 and 1"
+        raise BadAudio("not_sound", text)
     if peak <= _SILENCE and audio.silent == "bad":
         raise BadAudio("silent", "holds nothing but silence", fix="audio.silent=keep takes it")
 

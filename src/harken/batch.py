@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Names(Protocol):
+    """What errors call clips: a list, or a column of a table."""
+
+    def __getitem__(self, row: int, /) -> str:
+        """Return the name of the clip of a manifest row."""
 
 
 @dataclass(frozen=True)

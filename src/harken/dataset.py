@@ -12,7 +12,7 @@ import torch
 
 from harken.audio import Audio, fit_length
 from harken.augment import WaveformAugment, apply_waveform_augments
-from harken.batch import Batch
+from harken.batch import Batch, Names
 from harken.multi_hot import TargetTable
 from harken.seeds import generator
 
@@ -45,6 +45,7 @@ class ClipDataset:
         seed: Root of the draws; None means evaluation: nothing is drawn.
         silent: Leave out the waveforms, where features are known already.
         covariates: float32 `(all rows, columns)`, or None where there is no side information.
+        names: What errors call the clips, by row number.
     """
 
     cache: DecodedAudio
@@ -56,6 +57,7 @@ class ClipDataset:
     seed: int | None = None
     silent: bool = False
     covariates: npt.NDArray[np.float32] | None = None
+    names: Names | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

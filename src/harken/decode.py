@@ -23,7 +23,7 @@ from harken.storage import recent_copy
 Wave = npt.NDArray[np.float32]
 Reason = Literal[
     "missing", "empty", "not_audio", "unsupported", "truncated", "zero_length", "too_short",
-    "silent", "not_finite", "outside", "no_channel",
+    "silent", "not_finite", "not_sound", "outside", "no_channel",
 ]  # fmt: skip
 
 DECODER = 1

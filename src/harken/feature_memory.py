@@ -15,6 +15,7 @@ from torch import Tensor
 from harken.augment import SpectrogramAugment, WaveformAugment
 from harken.batch import Batch, Output
 from harken.dataset import ClipDataset
+from harken.inference import naming
 from harken.loader import Loader, Order
 from harken.model import Classifier, Stage
 from harken.recipe import Recipe
@@ -77,7 +78,8 @@ class FeatureMemory:
         with torch.inference_mode():
             for batch in Loader(Order(same, recipe.train.batch_size)).epoch():
                 batch = batch.to(device)
-                start = model.features(batch.waveform, batch.lengths)
+                with naming(batch, clips.names):
+                    start = model.features(batch.waveform, batch.lengths)
                 features, frames = model.advance(*start, batch.covariates, stage)
                 longest = max(features.shape[-1], *(part.shape[-1] for part in parts), 0)
                 if _bytes_per_frame(features) * len(clips) * longest > limit:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from harken.batch import Batch, Output
+from harken.batch import Batch, Names, Output
 from harken.errors import ConfigError, DataError
+from harken.frontends import FrontendModule, NotFiniteError
 from harken.losses import LossModule
 from harken.model import Classifier
 
@@ -48,6 +50,7 @@ def infer(
     device: torch.device,
     loss: LossModule | None = None,
     memory: Memory | None = None,
+    names: Names | None = None,
 ) -> tuple[Array, Array]:
     """Run a classifier over batches in its evaluation mode, which is restored afterwards.
 
@@ -57,10 +60,14 @@ def infer(
         device: Where the model is.
         loss: Gives each clip's loss.
         memory: What is known of the clips, so that the model starts from there.
+        names: The clips' names by row, for errors.
 
     Returns:
         Logits `(clips, classes)` and losses `(clips,)`, in the order of the batches; losses are NaN
         where no loss is given or the clip has no target.
+
+    Raises:
+        DataError: the front-end refuses a clip.
     """
     was_training = model.training
     model.eval()
@@ -69,10 +76,11 @@ def infer(
     logits, losses = [], []
     for batch in batches:
         batch = batch.to(device)
-        if memory is None:
-            output = model(batch.waveform, batch.lengths, batch.covariates)
-        else:
-            output = memory.classify(model, batch)
+        with naming(batch, names):
+            if memory is None:
+                output = model(batch.waveform, batch.lengths, batch.covariates)
+            else:
+                output = memory.classify(model, batch)
         logits.append(output.logits.float().cpu().numpy())
         missing = batch.target.isnan().all(dim=1)
         value = torch.full_like(batch.weight, torch.nan)
@@ -108,8 +116,46 @@ def refuse_non_finite(
     )
 
 
-def fit_frontend(model: Classifier, batches: Iterable[Batch], device: torch.device) -> None:
-    """Let the front-end learn its statistics, if it has any, from training clips."""
-    if model.frontend.needs_statistics():
-        on_device = (batch.to(device) for batch in batches)
-        model.frontend.fit((batch.waveform, batch.lengths) for batch in on_device)
+@contextmanager
+def naming(batch: Batch, names: Names | None) -> Iterator[None]:
+    """Put names into what a front-end says of a batch's clips.
+
+    Args:
+        batch: The clips.
+        names: Their names by row; with None, errors stay as they are.
+    """
+    try:
+        yield
+    except NotFiniteError as error:
+        if names is None:
+            raise
+        raise error.named([names[row] for row in batch.rows.tolist()]) from error
+
+
+def fit_frontend(
+    frontend: FrontendModule, batches: Iterable[Batch], device: torch.device, names: Names
+) -> None:
+    """Let a front-end learn its statistics, if it has any, from training clips.
+
+    Args:
+        frontend: What learns.
+        batches: The clips.
+        device: Where the front-end is.
+        names: The clips' names by row, for errors.
+
+    Raises:
+        DataError: nothing can be learned from these clips.
+    """
+    if not frontend.needs_statistics():
+        return
+    drawn: list[Batch] = []
+
+    def moved() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for batch in batches:
+            drawn[:] = [batch]
+            yield batch.waveform.to(device), batch.lengths.to(device)
+
+    try:
+        frontend.fit(moved())
+    except NotFiniteError as error:
+        raise error.named([names[row] for row in drawn[0].rows.tolist()]) from error

@@ -26,7 +26,7 @@ from harken.audio import DECODER, Audio, BadAudio, load_int16
 from harken.errors import DataError, RunError
 from harken.manifest import Clip
 from harken.pcm_index import Entry, Pcm, PcmIndex, ShardWriter, Stat, batched
-from harken.storage import Facts, ReadAhead, facts, is_local, local_path
+from harken.storage import ReadAhead, asking, is_local, local_path
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -114,14 +114,13 @@ class Fill:
         self.pending: list[tuple[int | None, bytes, Entry]] = []
         self.files: list[tuple[str, Stat, bytes]] = []
         self.remote_files: list[tuple[str, str, bytes]] = []
-        self.known: dict[str, Facts] = {}  # what the stores say of remote files
         self.base = hashlib.blake2b(_settings(audio).encode(), digest_size=_DIGEST)
 
     def run(self) -> None:
         """Fill the table."""
-        with PcmIndex(self.folder) as self.index:
+        remote = (clip.path for clip in self.clips if not is_local(clip.path))
+        with PcmIndex(self.folder) as self.index, asking(remote) as self.known:
             self.index.sweep()
-            self.known = facts(clip.path for clip in self.clips if not is_local(clip.path))
             missing = self._look_up_unchanged_files()
             self.index.touch(self.slots)  # at once, for the eyes of other processes
             here = [item for item in missing if is_local(self.clips[item[0]].path)]
@@ -142,28 +141,40 @@ class Fill:
                 self.table.bad[row] = self._bad(row, self.table.bad[leader])
 
     def _look_up_unchanged_files(self) -> list[tuple[int, bytes | None]]:
-        """Settle all clips whose files are known by their stat; return the others' rows."""
+        """Settle all clips whose files are known by their stat or tag; return the others' rows."""
         missing: list[tuple[int, bytes | None]] = []
         for rows in batched(range(len(self.clips)), _CHUNK):
-            contents = self._unchanged({self.clips[row].path for row in rows})
-            known = [(row, contents.get(self.clips[row].path)) for row in rows]
-            missing += self._settle(known)
+            paths = {self.clips[row].path for row in rows}
+            contents = self._unchanged(filter(is_local, paths))
+            remote = self.index.remote_files(path for path in paths if not is_local(path))
+            contents |= {url: content for url, (_, content) in remote.items()}
+            keys = self._keys((row, contents.get(self.clips[row].path)) for row in rows)
+            entries = self.index.find(set(keys.values()))
+            # By now the stores have answered, or almost.
+            stores = self.known() if remote else {}
+            changed = {
+                u for u, (tag, _) in remote.items() if u not in stores or stores[u].tag != tag
+            }
+            for row in rows:
+                path = self.clips[row].path
+                content = None if path in changed else contents.get(path)
+                if content is None or not self._take_entry(row, entries.get(keys[row])):
+                    missing.append((row, content))
         self._tell()
         return missing
 
     def _unchanged(self, paths: Iterable[str]) -> dict[str, bytes]:
-        """Return the contents of files that have not changed since they were hashed."""
-        names, stats, tags = {}, {}, {}
+        """Return the contents of local files that have not changed since they were hashed."""
+        names, stats = {}, {}
         for path in paths:
             with suppress(OSError, ValueError):  # decoding will say what is wrong with the file
-                if is_local(path):
-                    names[path] = str(local_path(path))
-                    stats[names[path]] = Stat.of(names[path])
-                elif path in self.known:
-                    tags[path] = self.known[path].tag
+                names[path] = str(local_path(path))
+                stats[names[path]] = Stat.of(names[path])
         contents = self.index.contents(stats)
-        found = {path: contents[name] for path, name in names.items() if name in contents}
-        return found | self.index.remote_contents(tags)
+        return {path: contents[name] for path, name in names.items() if name in contents}
+
+    def _keys(self, known: Iterable[tuple[int, bytes | None]]) -> dict[int, bytes]:
+        return {row: self._key(self.clips[row], content) for row, content in known if content}
 
     def _key(self, clip: Clip, content: bytes) -> bytes:
         hasher = self.base.copy()
@@ -173,7 +184,7 @@ class Fill:
     def _settle(self, known: Iterable[tuple[int, bytes | None]]) -> list[tuple[int, bytes | None]]:
         """Take clips (row, content) from the folder; return those that it does not hold."""
         pairs = list(known)
-        keys = {row: self._key(self.clips[row], content) for row, content in pairs if content}
+        keys = self._keys(pairs)
         entries = self.index.find(set(keys.values()))
         return [
             (row, content)
@@ -225,12 +236,13 @@ class Fill:
 
     def _decode_remote(self, missing: Sequence[tuple[int, bytes | None]]) -> None:
         order = dict.fromkeys(self.clips[row].path for row, _ in missing)
-        with ReadAhead(filter(self.known.__contains__, order), self.known, _hash) as ahead:
+        stores = self.known()
+        with ReadAhead(filter(stores.__contains__, order), stores, _hash) as ahead:
             for some in batched(missing, _REMOTE_CHUNK):
                 copies, contents = {}, {}
                 for path in dict.fromkeys(self.clips[row].path for row, _ in some):
                     with suppress(DataError):  # it is gone
-                        if path in self.known:
+                        if path in stores:
                             loan, contents[path] = ahead.get(path)
                             copies[path] = loan.path
                             self.remote_files.append((path, loan.facts.tag, contents[path]))

@@ -143,10 +143,10 @@ class PcmIndex:
         rows = self._select("path, size, mtime, ctime, content", "files", "path", stats)
         return {path: content for path, *stat, content in rows if stats[path] == tuple(stat)}
 
-    def remote_contents(self, tags: Mapping[str, str]) -> dict[str, bytes]:
-        """Return the hashes of those remote files (URL → tag) that were read and have the tag."""
-        rows = self._select("url, tag, content", "remote_files", "url", tags)
-        return {url: content for url, tag, content in rows if tags[url] == tag}
+    def remote_files(self, urls: Iterable[str]) -> dict[str, tuple[str, bytes]]:
+        """Return the tags that remote files had when they were read, and their bytes' hashes."""
+        rows = self._select("url, tag, content", "remote_files", "url", urls)
+        return {url: (tag, content) for url, tag, content in rows}
 
     def find(self, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """Return what is known of some clips."""

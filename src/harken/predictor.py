@@ -24,6 +24,7 @@ from harken.choice import nearest
 from harken.covariates import UNKNOWN, Covariates
 from harken.dataset import ClipDataset
 from harken.errors import DataError
+from harken.frontends import NotFiniteError
 from harken.inference import DeviceName, infer, pick_device
 from harken.labels import Labels
 from harken.manifest import Clip, Manifest
@@ -155,7 +156,9 @@ class Predictor:
             self.models, self.calibrations, self.covariates, strict=True
         ):
             informed = every if not known.columns else _informed(every, known, table)
-            scores.append(calibration.scores(self.labels, infer(model, informed, self.device)[0]))
+            names = None if table is None else table.frame["path"]
+            logits, _ = infer(model, informed, self.device, names=names)
+            scores.append(calibration.scores(self.labels, logits))
         return np.asarray(np.mean(scores, axis=0))
 
     def predict(
@@ -177,6 +180,7 @@ class Predictor:
 
         Raises:
             BadAudio: a file cannot be used and `on_bad` is `stop`.
+            NotFiniteError: its features are not finite, and `on_bad` is `stop`.
             DataError: side information is missing or unknown.
         """
         self._refuse_missing(covariates or {})
@@ -213,7 +217,9 @@ class Predictor:
         )
         try:
             score = self.scores([self.batch([clip])], table)
-        except BadAudio as error:
+            if not np.isfinite(score).all():
+                raise BadAudio("not_finite", "the scores are not finite", where=clip.path)
+        except (BadAudio, NotFiniteError) as error:
             if on_bad == "stop":
                 raise
             return {"path": clip.path, "error": str(error)}

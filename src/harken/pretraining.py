@@ -175,7 +175,7 @@ class Pretrainer(Trainer):
 
     def _measure(self, loader: Loader) -> dict[str, float | None]:
         assert isinstance(self.model, MaskedTokens)
-        table, _ = infer(self.model, loader.epoch(), self.device, None, self.valid_memory)
+        table, _ = infer(self.model, loader.epoch(), self.device, None, self.valid_memory, self.ids)
         found = overall(table)
         return {"valid_loss": found["surprise"], "valid_accuracy": found["accuracy"]}
 

@@ -28,7 +28,7 @@ from harken.checkpoint import Progress, RunFolder
 from harken.ema import Ema
 from harken.errors import ConfigError, HarkenError
 from harken.feature_memory import FeatureMemory
-from harken.inference import infer, pick_device, refuse_non_finite
+from harken.inference import infer, naming, pick_device, refuse_non_finite
 from harken.labels import Labels
 from harken.loader import Loader
 from harken.losses import LossModule
@@ -175,7 +175,8 @@ class Trainer:
         """
         seed_torch(self.recipe.seed, "step", self.progress.epoch, number)
         batch = batch.to(self.device)
-        output, seen = self._look(batch, number)
+        with naming(batch, self.ids):
+            output, seen = self._look(batch, number)
         per_clip: Tensor = self.loss(output, seen)
         total = (per_clip * batch.weight).sum()
         if not torch.isfinite(total):
@@ -273,7 +274,9 @@ class Trainer:
 
     def _measure(self, loader: Loader) -> dict[str, float | None]:
         batches = loader.epoch()
-        logits, losses = infer(self.model, batches, self.device, self.loss, self.valid_memory)
+        logits, losses = infer(
+            self.model, batches, self.device, self.loss, self.valid_memory, self.ids
+        )
         target = loader.dataset.target[loader.dataset.rows]
         refuse_non_finite(logits, self.ids, loader.dataset.rows)
         measured = quick_metrics(self.labels, target, to_scores(self.labels, logits))

@@ -1,6 +1,6 @@
 """Front-ends: what the network sees of a waveform."""
 
-from harken.frontends.frontend import FeatureSpec, Frontend, FrontendModule
+from harken.frontends.frontend import FeatureSpec, Frontend, FrontendModule, NotFiniteError
 from harken.frontends.kaldi_fbank import KaldiFbank
 from harken.frontends.log_mel import LogMel
 from harken.frontends.normalize import (
@@ -27,6 +27,7 @@ __all__ = [
     "NoNormalize",
     "Normalize",
     "NormalizeModule",
+    "NotFiniteError",
     "StackedFbank",
     "Tokens",
     "Waveform",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
 from torch import Tensor, nn
 
 from harken.choice import Choice
+from harken.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,29 @@ class FeatureSpec:
     rate: float
     max_frames: int | None
     vocabulary: str | None = None
+
+
+class NotFiniteError(DataError):
+    """Features of clips are NaN or infinite.
+
+    Args:
+        positions: Which clips of the batch; while fitting, of the batch drawn last.
+        names: The clips' names, where they are known.
+    """
+
+    def __init__(self, positions: list[int], names: Sequence[str] = ()) -> None:
+        told = ", ".join(names[:3]) if names else f"{len(positions)} clips of a batch"
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        super().__init__(
+            f"the features of {told}{more} are not finite",
+            where="frontend",
+            fix="mend or remove such recordings, or change frontend",
+        )
+        self.positions = positions
+
+    def named(self, names: Sequence[str]) -> NotFiniteError:
+        """Return the error that names the clips; `names` are those of the whole batch."""
+        return NotFiniteError(self.positions, [names[i] for i in self.positions])
 
 
 class FrontendModule(nn.Module):

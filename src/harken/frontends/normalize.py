@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from harken.choice import Choice
 from harken.errors import ConfigError, DataError, RunError
 from harken.frontends.framing import frame_mask
+from harken.frontends.frontend import NotFiniteError
 
 _SMALLEST = 1e-3  # spreads below this are rounding: such clips become zeros, not noise or NaN
 
@@ -196,7 +197,8 @@ class DatasetNormalizer(NormalizeModule):
         digits where the mean is large beside the deviation.
 
         Raises:
-            DataError: there are no clips, a feature is not finite, or a deviation is zero.
+            DataError: there are no clips, or a deviation is zero.
+            NotFiniteError: features are not finite.
         """
         if not self.learns:
             return
@@ -204,12 +206,14 @@ class DatasetNormalizer(NormalizeModule):
         mean, squares = (torch.zeros_like(self.mean, dtype=torch.float64) for _ in range(2))
         for features, lengths in batches:
             size, middle, spread = self._moments(features, lengths)
+            if not bool(torch.isfinite(spread).all()):
+                _refuse_not_finite(features, lengths)
             delta = middle - mean
             squares += spread + delta.square() * (count * size / (count + size))
             mean += delta * (size / (count + size))
             count += size
         std = (squares / max(count, 1)).sqrt()
-        _refuse_useless(count, mean, std)
+        _refuse_useless(count, std)
         self.mean.copy_(mean)
         self.std.copy_(std)
 
@@ -229,16 +233,16 @@ def _column(values: Values | None, rows: int) -> Tensor:
     return torch.full((rows, 1), torch.nan if values is None else values, dtype=torch.float32)
 
 
-def _refuse_useless(count: int, mean: Tensor, std: Tensor) -> None:
+def _refuse_not_finite(features: Tensor, lengths: Tensor) -> None:
+    inside = frame_mask(lengths, features.shape[2])
+    bad = (inside & ~torch.isfinite(features)).any(dim=(1, 2))
+    raise NotFiniteError(bad.nonzero()[:, 0].tolist())
+
+
+def _refuse_useless(count: int, std: Tensor) -> None:
     where = "frontend.normalize"
     if count == 0:
         raise DataError("there are no training clips to learn mean and deviation from", where=where)
-    if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
-        raise DataError(
-            "the features of the training clips are not all finite",
-            where=where,
-            fix="look for recordings with NaN or infinite samples",
-        )
     constant = (std[:, 0] < _SMALLEST).nonzero()[:, 0].tolist()
     if constant:
         what = f"bins {constant[:5]}" if len(std) > 1 else "the features"

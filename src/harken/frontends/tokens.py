@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, cast
 
+import numpy as np
 import torch
 from pydantic import Field, WithJsonSchema, model_validator
 from torch import Tensor
 
-from harken.errors import ConfigError, DataError, RunError
+from harken.errors import ConfigError, RunError
 from harken.frontends.framing import frame_mask
-from harken.frontends.frontend import FeatureSpec, Frontend, FrontendModule
+from harken.frontends.frontend import FeatureSpec, Frontend, FrontendModule, NotFiniteError
 from harken.frontends.log_mel import LogMel
 from harken.frontends.sharing import cut, share_out
 from harken.tokens import (
@@ -205,7 +206,8 @@ class TokensModule(FrontendModule):
         """Turn waveforms `(batch, samples)` into tokens int64 `(batch, frames)`, 0 beyond each end.
 
         Raises:
-            DataError: features are not finite (looked for on CPUs only: elsewhere it costs time).
+            NotFiniteError: features are not finite (looked for on CPUs only: elsewhere it costs
+                time).
             RunError: there is no vocabulary yet.
         """
         if self.needs_statistics():
@@ -218,8 +220,10 @@ class TokensModule(FrontendModule):
         mask = frame_mask(counts, frames.shape[1])[:, 0]
         tokens, scores = self._nearest(frames.reshape(-1, frames.shape[2]))
         shape = mask.shape
-        if waveform.device.type == "cpu" and bool(scores.view(shape)[mask].isnan().any()):
-            raise DataError("the features of a clip are not finite", where="frontend")
+        if waveform.device.type == "cpu":
+            bad = (scores.view(shape).isnan() & mask).any(dim=1)
+            if bool(bad.any()):
+                raise NotFiniteError(bad.nonzero()[:, 0].tolist())
         return tokens.view(shape).masked_fill(~mask, 0), counts
 
     def _nearest(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,8 +242,8 @@ class TokensModule(FrontendModule):
         """Learn the vocabulary from `(waveform, lengths)` of training clips only.
 
         Raises:
-            DataError: the clips have fewer frames than there are tokens, or features are not
-                finite.
+            DataError: the clips have fewer frames than there are tokens.
+            NotFiniteError: features are not finite.
         """
         clips = cast("Iterable[tuple[Tensor, Tensor]]", batches)
         device = self.centroids.device
@@ -247,9 +251,10 @@ class TokensModule(FrontendModule):
         number = 0
         for waveform, lengths in clips:
             frames, counts = self.frames(waveform.to(device), lengths.to(device))
-            for clip, count in zip(frames.cpu().numpy(), counts.tolist(), strict=True):
-                if not bool(torch.isfinite(torch.from_numpy(clip[:count])).all()):
-                    raise DataError("the features of a training clip are not finite")
+            pairs = zip(frames.cpu().numpy(), counts.tolist(), strict=True)
+            for place, (clip, count) in enumerate(pairs):
+                if not np.isfinite(clip[:count]).all():
+                    raise NotFiniteError([place])
                 sample.add(str(number), clip[:count])
                 number += 1
         self.centroids.copy_(self.cluster(sample).centroids)

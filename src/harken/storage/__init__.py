@@ -19,7 +19,7 @@ from harken.storage.listing import (
     remove_folder,
 )
 from harken.storage.refusals import StoreError
-from harken.storage.store_facts import Facts, facts
+from harken.storage.store_facts import Facts, asking, facts
 from harken.storage.url import Location, Place, Url, is_local, join, local_path, place
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "ReadAhead",
     "StoreError",
     "Url",
+    "asking",
     "atomic_path",
     "cache_folder",
     "entries",

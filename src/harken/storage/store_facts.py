@@ -10,10 +10,12 @@ import base64
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+from harken.storage.refusals import family
 from harken.storage.stores import IN_FLIGHT, ask, check_bucket, connect
 from harken.storage.url import Location, bucket_of
 
@@ -23,8 +25,12 @@ R = TypeVar("R")
 _FEW = 8  # files, or folders, that are asked about one by one
 _MANY = 64  # folders that are listed one by one rather than with all that is above them
 _RECENT_SECONDS, _REMEMBERED = 3600.0, 100_000
-_CONTENT_TAGS = ("md5Hash", "ETag", "etag", "crc32c", "generation")
-_TIMES = ("modified", "mtime", "LastModified", "last_modified", "updated", "created")
+# What changes with the content, or with the time at which it was written; the first that is there.
+_TAGS = (
+    *("md5Hash", "ETag", "etag", "crc32c", "generation"),
+    *("modified", "mtime", "LastModified", "last_modified", "updated", "created"),
+)
+_GOOGLES_TAGS = ("md5Hash", "etag", "crc32c", "generation", "updated")
 
 _recent: dict[str, tuple[float, Facts]] = {}
 
@@ -70,6 +76,16 @@ def facts(urls: Iterable[str]) -> dict[str, Facts]:
         found.update(here)
     _remember(found)
     return found
+
+
+@contextmanager
+def asking(urls: Iterable[str]) -> Iterator[Callable[[], dict[str, Facts]]]:
+    """Ask as `facts` does while something else is done; what is yielded waits for the answer."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="store")
+    try:
+        yield pool.submit(facts, list(urls)).result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def recent_fact(url: str) -> Facts:
@@ -126,9 +142,39 @@ def _listed(folder: str, is_tree: bool) -> dict[str, Facts]:
         return {_plain(info["name"]): _read(store, info) for info in files}
 
     try:
-        return ask(folder, look)
+        return _listed_by_google(folder, is_tree) if family(folder) == "gs" else ask(folder, look)
     except FileNotFoundError:
         return {}
+
+
+def _listed_by_google(folder: str, is_tree: bool) -> dict[str, Facts]:
+    """List a folder, page by page, without the four fifths of the answer that tell nothing here."""
+    _, path = connect(folder)
+    bucket, _, key = path.strip("/").partition("/")
+    words = {
+        "prefix": f"{key}/" if key else None,
+        "delimiter": None if is_tree else "/",
+        "maxResults": 5000,
+        "fields": f"nextPageToken,items(name,size,contentEncoding,{','.join(_GOOGLES_TAGS)})",
+    }
+
+    def page(token: str | None) -> Mapping[str, Any]:
+        def look(store: Any, path: str) -> Mapping[str, Any]:
+            said = words | {"pageToken": token}
+            found: Mapping[str, Any] = store.call("GET", "b/{}/o", bucket, json_out=True, **said)
+            return found
+
+        return ask(folder, look)
+
+    known: dict[str, Facts] = {}
+    token: str | None = None
+    while True:
+        found = page(token)
+        for info in found.get("items", ()):
+            known[f"{bucket}/{info['name']}"] = _facts_of(info)
+        token = found.get("nextPageToken")
+        if token is None:
+            return known
 
 
 def _find(store: Any, path: str) -> Iterable[Mapping[str, Any]]:
@@ -172,11 +218,14 @@ def file_info(store: Any, path: str) -> Mapping[str, Any]:
 def _read(store: Any, info: Mapping[str, Any]) -> Facts:
     if hasattr(store, "pseudo_dirs"):  # memory://, which tells the time of changes only if asked
         info = {**info, "modified": store.modified(info["name"]).timestamp()}
-    kept = {name: info[name] for name in (*_CONTENT_TAGS, *_TIMES) if info.get(name)}
+    return _facts_of(info)
+
+
+def _facts_of(info: Mapping[str, Any]) -> Facts:
     size = None if info.get("size") is None else int(info["size"])
-    name = next(iter(kept), None)
+    name = next((name for name in _TAGS if info.get(name)), None)
     # A file of which nothing is known is taken for a new one each time.
-    value = secrets.token_hex(8) if name is None else str(kept[name]).strip('"')
+    value = secrets.token_hex(8) if name is None else str(info[name]).strip('"')
     if str(info.get("contentEncoding") or "identity") != "identity":
         return Facts(f"{name}={value}", None)  # it is unpacked on the way
     md5 = base64.b64decode(info["md5Hash"]) if info.get("md5Hash") else None

@@ -14,7 +14,7 @@ from harken.checkpoint import RunFolder
 from harken.errors import ConfigError, DataError
 from harken.frontends.frontend import FrontendModule
 from harken.frontends.tokens import Tokens
-from harken.inference import pick_device
+from harken.inference import fit_frontend, naming, pick_device
 from harken.labels import Labels
 from harken.loader import Loader, Order
 from harken.ngrams import NGrams
@@ -83,10 +83,8 @@ def _of_recipe(recipe: Recipe, ngrams: NGrams, told: Told | None) -> Iterator[Be
         module = recipe.frontend.build(recipe.audio.sample_rate, recipe.audio.clip_samples)
         module = module.to(device).eval()
         train = rows_of(fold, "train")
-        if module.needs_statistics():
-            clips = corpus.dataset(train, recipe.audio)
-            batches = Loader(Order(clips, recipe.train.batch_size)).epoch()
-            module.fit((b.waveform.to(device), b.lengths.to(device)) for b in batches)
+        clips = Loader(Order(corpus.dataset(train, recipe.audio), recipe.train.batch_size))
+        fit_frontend(module, clips.epoch(), device, corpus.paths)
         vectors = ngrams.tf_idf(_sentences(recipe, corpus, module, device), train)
         about = _about(ngrams, vectors)
         manifest, labels, notes = corpus.manifest, corpus.labels, tuple(corpus.notes)
@@ -103,7 +101,8 @@ def _sentences(
     found: list[Sentence] = []
     for batch in Loader(Order(every, recipe.train.batch_size)).epoch():
         batch = batch.to(device)
-        tokens, lengths = module(batch.waveform, batch.lengths)
+        with naming(batch, corpus.paths):
+            tokens, lengths = module(batch.waveform, batch.lengths)
         pairs = zip(tokens.cpu().numpy(), lengths.tolist(), strict=True)
         found.extend(clip[:count] for clip, count in pairs)
     return found

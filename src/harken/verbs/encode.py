@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from harken import storage
 from harken.batch import Batch
-from harken.errors import DataError, RunError
+from harken.errors import RunError
 from harken.frontends.tokens import TokensModule
+from harken.inference import naming
 from harken.manifest import Manifest
 from harken.recipe import Recipe
 from harken.storage import Location
@@ -21,7 +22,7 @@ from harken.tokens.token_table import ROWS, Shard, TokenParts
 from harken.tokens.vocabulary import Vocabulary, read_vocabulary
 from harken.verbs.prepare import Told
 from harken.verbs.token_clips import decode_some
-from harken.verbs.tokens import not_finite, vocabulary_module
+from harken.verbs.tokens import vocabulary_module
 
 Tokens = npt.NDArray[np.int32]
 
@@ -122,14 +123,8 @@ def _encode_some(
 
 
 def _tokens(module: TokensModule, batch: Batch, some: Manifest) -> tuple[Tokens, list[int]]:
-    try:
+    with naming(batch, some.frame["path"]):
         tokens, lengths = module(batch.waveform, batch.lengths)
-    except DataError as error:
-        frames, counts = module.frames(batch.waveform, batch.lengths)
-        for row, clip, count in zip(batch.rows.tolist(), frames, counts.tolist(), strict=True):
-            if not bool(clip[:count].isfinite().all()):
-                raise not_finite(some, row) from error
-        raise
     return tokens.numpy().astype(np.int32), lengths.tolist()
 
 

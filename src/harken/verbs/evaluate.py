@@ -252,7 +252,8 @@ def _calibrate(recipe: Recipe, corpus: Corpus, model: Classifier, fold: Fold) ->
         logits = np.zeros((0, corpus.labels.num_classes), dtype=np.float32)
     else:
         order = Order(corpus.dataset(rows, recipe.audio), recipe.train.batch_size)
-        logits, _ = infer(model, Loader(order).epoch(), pick_device(recipe.train.device))
+        device = pick_device(recipe.train.device)
+        logits, _ = infer(model, Loader(order).epoch(), device, names=corpus.paths)
     clips = corpus.manifest.take(rows) if len(rows) else None
     return recipe.calibrate.fit(corpus.labels, corpus.target[rows], logits, clips)
 
@@ -270,7 +271,7 @@ def predict_rows(
     """Return the predictions table of some clips (`predictions.parquet`)."""
     order = Order(corpus.dataset(rows, recipe.audio), recipe.train.batch_size)
     device = next(model.parameters()).device
-    logits, losses = infer(model, Loader(order).epoch(), device, loss)
+    logits, losses = infer(model, Loader(order).epoch(), device, loss, names=corpus.paths)
     score = calibration.scores(corpus.labels, logits)
     limits = calibration.limits(corpus.labels, corpus.manifest.take(rows))
     return prediction_table(corpus, rows, score, losses, limits, split, fold)

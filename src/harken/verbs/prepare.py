@@ -67,6 +67,11 @@ class Corpus:
         return TrainingTable(some_rows(self.target, rows), self.covariates, values[rows], rows)
 
     @property
+    def paths(self) -> pl.Series:
+        """Every clip's file, for errors."""
+        return self.manifest.frame["path"]
+
+    @property
     def weight(self) -> npt.NDArray[np.float32]:
         """Each clip's weight in the loss: the column `weight`, or 1."""
         if "weight" not in self.manifest:
@@ -76,7 +81,13 @@ class Corpus:
     def dataset(self, rows: npt.NDArray[np.int64], audio: Audio) -> ClipDataset:
         """Return some clips as evaluation sees them: nothing drawn."""
         return ClipDataset(
-            self.cache, rows, self.target, self.weight, audio, covariates=self.values
+            self.cache,
+            rows,
+            self.target,
+            self.weight,
+            audio,
+            covariates=self.values,
+            names=self.paths,
         )
 
 

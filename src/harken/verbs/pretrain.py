@@ -175,7 +175,8 @@ def _trainer(
     size = recipe.train.batch_size
     rows, valid = rows_of(part, "train"), rows_of(part, "valid")
     plain = corpus.dataset(rows, recipe.audio)
-    fit_frontend(model.to(device), Loader(Order(plain, size)).epoch(), device)
+    clips = Loader(Order(plain, size)).epoch()
+    fit_frontend(model.to(device).frontend, clips, device, corpus.paths)
     examples = training_set(recipe, corpus, rows)
     memory = FeatureMemory.fill(recipe, model, examples, device)
     examples = replace(examples, silent=memory is not None)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from harken import storage
 from harken.audio import Audio, load
-from harken.errors import ConfigError, DataError, RunError
+from harken.errors import ConfigError, RunError
+from harken.frontends import NotFiniteError
 from harken.frontends.griffin_lim import resynthesise, unnormalise
 from harken.frontends.mel_frontend import MelFrontend
 from harken.frontends.tokens import Tokens, TokensModule
@@ -175,22 +176,13 @@ def gather(
         for batch in batches:
             frames, counts = module.frames(batch.waveform, batch.lengths)
             for row, clip, count in zip(batch.rows.tolist(), frames, counts.tolist(), strict=True):
-                known = clip[:count]
-                if not bool(torch.isfinite(known).all()):
-                    raise not_finite(some, row)
-                sample.add(str(some.frame["id"][row]), known.numpy())
+                known = clip[:count].numpy()
+                if not np.isfinite(known).all():
+                    raise NotFiniteError([row], [str(some.frame["path"][row])])
+                sample.add(str(some.frame["id"][row]), known)
         if told is not None:
             told(start + len(some), len(clips))
     return sample
-
-
-def not_finite(clips: Manifest, row: int) -> DataError:
-    """Return the error that names a clip whose features are NaN or infinite."""
-    return DataError(
-        "the features of this clip are not finite",
-        where=str(clips.frame["path"][row]),
-        fix="mend or remove the recording",
-    )
 
 
 def _fingerprint(recipe: Recipe, config: Tokens, clips: Manifest, count: int) -> str:

@@ -315,8 +315,8 @@ def build_model(
     if resumed is not None:
         resumed.load_model(model)
         return model.to(device), loss
-    clips = corpus.dataset(rows, recipe.audio)
-    fit_frontend(model.to(device), Loader(Order(clips, recipe.train.batch_size)).epoch(), device)
+    clips = Loader(Order(corpus.dataset(rows, recipe.audio), recipe.train.batch_size))
+    fit_frontend(model.to(device).frontend, clips.epoch(), device, corpus.paths)
     return model, loss
 
 
