@@ -241,14 +241,6 @@ def test_a_bucket_that_is_missing_is_one_error(
         assert url in str(caught.value)
 
 
-def test_a_url_that_pathlib_has_spoiled_is_no_local_folder(tmp_path: Path) -> None:
-    for verb in (RunFolder.create, RunFolder.open, harken.load):
-        with pytest.raises(RunError, match="give it as text") as caught:
-            verb(Path("gs://bucket/run"))
-        assert "gs:/bucket/run" in str(caught.value)
-    assert RunFolder.create(tmp_path / "gs:/run").path == tmp_path / "gs:/run"
-
-
 def test_files_of_a_run_in_a_bucket(bucket: str) -> None:
     run = RunFolder.create(f"{bucket}/run")
     run.write_json("a.json", {"x": float("nan")})

@@ -56,6 +56,7 @@ def test_states_are_frequency_major() -> None:
     [
         {"convs_per_block": 1},
         {"pool": "max"},
+        {"pool_before_norm": True, "pool": "max"},
         {"activation": "gelu"},
         {"activation": "silu"},
         {"residual": True},
@@ -185,6 +186,30 @@ def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
         CnnBackbone(**options)
 
 
+def test_pooling_comes_before_the_normalisation() -> None:
+    torch.manual_seed(0)
+    module = vgg(pool_before_norm=True, pool="max", convs_per_block=1).train()
+    features, lengths = torch.randn(2, 64, 40), torch.tensor([40, 40])
+    x = features[:, None]
+    for block in module.blocks:
+        x = F.max_pool2d(block.convs[0](x), 2)
+        x = F.relu(
+            (x - x.mean((0, 2, 3), keepdim=True))
+            / (x.var((0, 2, 3), keepdim=True, correction=0) + 1e-5).sqrt()
+        )
+    torch.testing.assert_close(module(features, lengths).states, x.flatten(2).transpose(1, 2))
+    with pytest.raises(ValidationError, match="no pool_before_norm"):
+        CnnBackbone(residual=True, pool_before_norm=True)
+
+
+def test_the_stem_makes_channels_last_maps_without_another_order_of_its_weights() -> None:
+    stem = vgg(stem_kernel=5, stem_stride=2).blocks[0].convs[0]
+    maps = stem(torch.randn(4, 1, 64, 40))
+    assert maps.is_contiguous(memory_format=torch.channels_last)
+    assert stem.weight.is_contiguous()
+    assert stem.weight.grad_fn is None
+
+
 def test_it_learns_where_a_tone_is() -> None:
     torch.manual_seed(0)
     module = vgg(freq_channel=True).train()
@@ -204,10 +229,12 @@ def test_it_learns_where_a_tone_is() -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 21, 22, 40])
-@pytest.mark.parametrize("residual", [False, True])
-def test_a_strided_stem_keeps_a_clip_apart_from_its_batch(frames: int, residual: bool) -> None:
+@pytest.mark.parametrize("more", [{}, {"residual": True}, {"pool_before_norm": True}])
+def test_a_strided_stem_keeps_a_clip_apart_from_its_batch(
+    frames: int, more: dict[str, Any]
+) -> None:
     torch.manual_seed(0)
-    module = vgg(stem_kernel=5, stem_stride=2, residual=residual).eval()
+    module = vgg(stem_kernel=5, stem_stride=2, **more).eval()
     clip = torch.randn(1, 64, frames)
     beside = torch.cat([F.pad(clip, (0, 41 - frames)), torch.randn(1, 64, 41)])
     alone = module(clip, torch.tensor([frames]))

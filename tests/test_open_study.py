@@ -78,6 +78,24 @@ def test_what_is_no_study_is_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_damaged_study_is_one_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(RunError, match=r"study\.json is damaged"):
+        study_in(tmp_path)
+
+
+def test_a_folder_whose_trials_a_service_chooses_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = {"name": "s", "metric": "roc_auc", "storage": "Vertex AI"}
+    (tmp_path / "study.json").write_text(json.dumps(about))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match=r"Vertex AI → .*tune score"):
+        study_in(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["study.json"]
+
+
 def test_trials_whose_study_is_gone(tmp_path: Path) -> None:
     study_in(tmp_path)
     (tmp_path / "trial-0000").mkdir()

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from harken.errors import ConfigError
 from harken.recipe import dump_recipe
+from harken.verbs.side_by_side import share_threads
 from harken.verbs.train import train
 from test_trainer import tiny_recipe
 
@@ -30,6 +31,16 @@ def test_folds_side_by_side_are_the_folds_one_by_one(tiny_table: Path, tmp_path:
         mine, theirs = (load_file(f.path / "model.safetensors") for f in (first, second))
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     assert one.read_json("metrics.json") == two.read_json("metrics.json")
+
+
+def test_folds_left_over_share_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert share_threads(list("abcde"), 2) == dict.fromkeys("abcd", 4) | {"e": 8}
+    assert share_threads(list("abcde"), 3) == dict.fromkeys("abc", 2) | dict.fromkeys("de", 4)
+    assert share_threads(list("abcd"), 2) == dict.fromkeys("abcd", 4)
+    assert share_threads(list("ab"), 16) == dict.fromkeys("ab", 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert share_threads(list("abc"), 2) == dict.fromkeys("abc", 1)
 
 
 def test_folds_side_by_side_meet_in_a_bucket(s3_bucket: str, tiny_table: Path) -> None:

@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
+import harken
+from harken import storage
+from harken.checkpoint import RunFolder
+from harken.errors import ConfigError
 from harken.storage import Url, is_local, join, local_path, place
 from harken.storage.url import bucket_of, protocol_of
 
@@ -24,6 +30,14 @@ def test_local_paths() -> None:
     assert not is_local(Url("gs://b"))
     assert local_path("file:///data/a.wav") == Path("/data/a.wav")
     assert local_path("~/a.wav") == Path.home() / "a.wav"
+
+
+def test_a_url_that_pathlib_has_spoiled_is_no_local_folder(tmp_path: Path) -> None:
+    for verb in (RunFolder.create, RunFolder.open, harken.load, storage.exists, storage.list_files):
+        with pytest.raises(ConfigError, match="give it as text") as caught:
+            verb(Path("gs://bucket/run"))
+        assert "gs:/bucket/run" in str(caught.value)
+    assert RunFolder.create(tmp_path / "gs:/run").path == tmp_path / "gs:/run"
 
 
 def test_places_go_down_with_a_slash_wherever_they_are() -> None:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -26,8 +24,6 @@ from harken.covariates import Covariates
 from harken.errors import DataError, RunError
 from harken.labels import Labels
 from harken.storage import Location, Place
-
-_LOST_SLASH = re.compile("(gs|gcs|s3|abfs|abfss|az|memory):/")
 
 
 @dataclass
@@ -80,7 +76,7 @@ class RunFolder:
         Raises:
             RunError: something is there already and `overwrite` is off, or what is there is no run.
         """
-        folder = _place(path)
+        folder = storage.place(path)
         if storage.is_file(folder) or storage.entries(folder):
             if not overwrite:
                 raise RunError(
@@ -104,7 +100,7 @@ class RunFolder:
         Raises:
             RunError: there is none.
         """
-        folder = _place(path)
+        folder = storage.place(path)
         if not storage.is_file(folder / "recipe.yaml"):
             raise RunError(
                 "there is no run here (no recipe.yaml)", where=str(folder), fix="harken train"
@@ -304,17 +300,6 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -
             f"these weights are of another recipe: {len(odd)} differ ({shown})", where=where
         )
     model.load_state_dict(dict(tensors))
-
-
-def _place(path: Location) -> Place:
-    place = storage.place(path)
-    if isinstance(place, Path) and _LOST_SLASH.match(str(place)):
-        raise RunError(
-            "this was a URL before pathlib took it for a path",
-            where=str(place),
-            fix="give it as text, or as harken.storage.Url",
-        )
-    return place
 
 
 def _remove(run: Place) -> None:

@@ -20,7 +20,7 @@ from typing import IO, Literal
 
 from harken import storage
 from harken.errors import DataError, RunError
-from harken.storage import Location, Url
+from harken.storage import Location, Uploads
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """What counts as an archive in a folder of them."""
@@ -93,22 +93,29 @@ def unpack(
         there = frozenset(storage.list_files(folder))
     done = Unpacked()
     sources: dict[str, str] = {}
-    for archive in archives_in(archives):
-        for member, content in _members(archive):
-            place = _place(member, shards, archive)
-            if place in sources:
-                raise DataError(
-                    f"two members are both to be {place}: {member.name!r} and {sources[place]!r}",
-                    where=archive,
-                    fix="--shards none keeps the archive's own folders",
-                )
-            sources[place] = member.name
-            if isinstance(folder, Path):
-                _write(folder, place, member, content, archive, done)
-            else:
-                _upload(folder / place, there, member, content, archive, done)
-        if told is not None:
-            told(archive, done)
+    with Uploads() as uploads:
+        for archive in archives_in(archives):
+            for member, content in _members(archive):
+                place = _place(member, shards, archive)
+                if place in sources:
+                    both = f"{member.name!r} and {sources[place]!r}"
+                    raise DataError(
+                        f"two members are both to be {place}: {both}",
+                        where=archive,
+                        fix="--shards none keeps the archive's own folders",
+                    )
+                sources[place] = member.name
+                if isinstance(folder, Path):
+                    _write(folder, place, member, content, archive, done)
+                elif str(folder / place) in there:  # files in a bucket are complete
+                    done.skipped += 1
+                else:
+                    uploads.put(folder / place, _read(member, content, archive))
+                    done.written += 1
+                    done.bytes += member.size
+            uploads.wait()
+            if told is not None:
+                told(archive, done)
     return done
 
 
@@ -206,26 +213,14 @@ def _write(
     done.bytes += member.size
 
 
-def _upload(
-    final: Url,
-    there: frozenset[str],
-    member: tarfile.TarInfo,
-    content: IO[bytes],
-    archive: str,
-    done: Unpacked,
-) -> None:
-    """Upload one file, unless it is there already: files in a bucket are complete."""
+def _read(member: tarfile.TarInfo, content: IO[bytes], archive: str) -> bytes:
+    """Return a member's bytes."""
     source = archive.rpartition("/")[2]
-    if str(final) in there:
-        done.skipped += 1
-        return
-    with storage.atomic_path(final) as temporary:
-        with _readable(source), temporary.open("wb") as file:
-            shutil.copyfileobj(content, file, _CHUNK)
-        if temporary.stat().st_size != member.size:
-            raise DataError(f"this archive ends inside {member.name!r}", where=source)
-    done.written += 1
-    done.bytes += member.size
+    with _readable(source):
+        found = content.read()
+    if len(found) != member.size:
+        raise DataError(f"this archive ends inside {member.name!r}", where=source)
+    return found
 
 
 @contextmanager

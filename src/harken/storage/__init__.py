@@ -20,6 +20,7 @@ from harken.storage.listing import (
 )
 from harken.storage.refusals import StoreError
 from harken.storage.store_facts import Facts, asking, facts
+from harken.storage.uploads import Uploads
 from harken.storage.url import Location, Place, Url, is_local, join, local_path, place
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Place",
     "ReadAhead",
     "StoreError",
+    "Uploads",
     "Url",
     "asking",
     "atomic_path",

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+from harken.errors import ConfigError
+
+_LOST_SLASH = re.compile("(gs|gcs|s3|abfs|abfss|az|memory):/")
 
 
 class Url:
@@ -69,8 +74,19 @@ def join(base: Location, *parts: str) -> str:
 
 
 def local_path(url: Location) -> Path:
-    """Return a local URL as a path; `~` is the user's home."""
-    return Path(str(url).removeprefix("file://")).expanduser()
+    """Return a local URL as a path; `~` is the user's home.
+
+    Raises:
+        ConfigError: pathlib has taken a slash from what was the URL of a bucket.
+    """
+    text = str(url).removeprefix("file://")
+    if _LOST_SLASH.match(text):
+        raise ConfigError(
+            "this was a URL before pathlib took it for a path",
+            where=text,
+            fix="give it as text, or as harken.storage.Url",
+        )
+    return Path(text).expanduser()
 
 
 def protocol_of(url: Location) -> str:

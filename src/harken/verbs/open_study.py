@@ -19,6 +19,8 @@ from harken.verbs.study import Study
 from harken.verbs.study_sampler import Given
 
 JOURNAL = "study.journal"
+SERVICE = "Vertex AI"
+"""Stands for the place of a study that `harken vertex tune` began."""
 FREE_PATHS = (
     *("data.cache", "data.cache_gigabytes", "train.device", "train.checkpoint_minutes"),
     *("train.memory_gigabytes", "train.tensorboard"),
@@ -89,7 +91,19 @@ def _read_known(folder: Place) -> dict[str, Any] | None:
         RunError: something else is there.
     """
     if storage.is_file(folder / "study.json"):
-        known: dict[str, Any] = json.loads(storage.read_bytes(folder / "study.json"))
+        try:
+            known: dict[str, Any] = json.loads(storage.read_bytes(folder / "study.json"))
+            kept = str(known["storage"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(
+                f"study.json is damaged: {error!r}", where=str(folder), fix="choose another --out"
+            ) from error
+        if kept == SERVICE:
+            raise RunError(
+                "a service chooses the trials in this folder: Vertex AI",
+                where=str(folder),
+                fix="choose another --out; harken tune score ranks what is there",
+            )
         return known
     others = [entry.name for entry in storage.entries(folder) if entry.name[0] != "."]
     if [name for name in others if name != JOURNAL] or storage.is_file(folder):

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -26,22 +26,30 @@ from harken.track import Tracker
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
-def train_side_by_side(run: RunFolder, names: Sequence[str], jobs: int, tracker: Tracker) -> None:
-    """Train the named folds of a run, `jobs` at a time.
+def train_side_by_side(
+    run: RunFolder, threads: Mapping[str, int], jobs: int, tracker: Tracker
+) -> None:
+    """Train folds of a run, `jobs` at a time.
+
+    Args:
+        run: The run's folder.
+        threads: The folds' names, in order, and the threads that each may use.
+        jobs: How many folds are trained at a time.
+        tracker: Is told when a fold is done.
 
     Raises:
         HarkenError: what stopped a fold; those under way go on to their ends first.
         RunError: a fold's process died; everything up to its last saved state is kept.
     """
-    threads = max(1, torch.get_num_threads() // jobs)
     spawn = multiprocessing.get_context("spawn")
-    tracker.begin(run.path.name, len(names), 0)
+    tracker.begin(run.path.name, len(threads), 0)
     try:
         with (
             _passing_on_sigterm() as asked,
-            ProcessPoolExecutor(jobs, spawn, initializer=_settle, initargs=(threads,)) as pool,
+            ProcessPoolExecutor(jobs, spawn, initializer=_settle) as pool,
         ):
-            futures = [pool.submit(_train_fold, str(run.path), name) for name in names]
+            path = str(run.path)
+            futures = [pool.submit(_train_fold, path, *fold) for fold in threads.items()]
             try:
                 for done in as_completed(futures):
                     done.result()
@@ -58,15 +66,27 @@ def train_side_by_side(run: RunFolder, names: Sequence[str], jobs: int, tracker:
         tracker.end()
 
 
-def _train_fold(path: str, name: str) -> None:
+def share_threads(names: Sequence[str], jobs: int) -> dict[str, int]:
+    """Return how many threads each fold may use.
+
+    They are shared by `jobs` folds at a time; those that are left over at the end share all. It
+    depends on nothing else, since other threads would sum up in another order: a fold that is
+    resumed ends with the same bits.
+    """
+    threads, left = torch.get_num_threads(), len(names) % jobs
+    several = {name: max(1, threads // jobs) for name in names}
+    return several | {name: max(1, threads // left) for name in names[len(names) - left :]}
+
+
+def _train_fold(path: str, name: str, threads: int) -> None:
     from harken.verbs.train import train_named_fold
 
+    torch.set_num_threads(threads)
     train_named_fold(RunFolder.open(path), name)
 
 
-def _settle(threads: int) -> None:
-    """Prepare a process: its threads, and that it ends when the one that started it is killed."""
-    torch.set_num_threads(threads)
+def _settle() -> None:
+    """Let a process end when the one that started it is killed."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

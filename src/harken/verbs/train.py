@@ -35,7 +35,7 @@ from harken.trainer import Trainer
 from harken.verbs.evaluate import JUDGED, SplitName, evaluate_fold
 from harken.verbs.fold_summary import summarise_folds
 from harken.verbs.prepare import Corpus, Told, prepare
-from harken.verbs.side_by_side import train_side_by_side
+from harken.verbs.side_by_side import share_threads, train_side_by_side
 
 WHY_FROZEN_RUNS_AGAIN = (
     "the frozen part of the network runs anew in every epoch: augmentation, mixing or a random "
@@ -87,8 +87,10 @@ def train(
         (fold, run.fold(fold.name if several else "")) for fold in choose_folds(parted, folds)
     ]
     todo = [(fold, folder) for fold, folder in chosen if not folder.has("metrics.json")]
-    if jobs > 1 and len(todo) > 1:
-        train_side_by_side(run, [fold.name for fold, _ in todo], jobs, tracker)
+    if todo and jobs > 1 and len(chosen) > 1:
+        threads = share_threads([fold.name for fold, _ in chosen], jobs)
+        left = {fold.name: threads[fold.name] for fold, _ in todo}
+        train_side_by_side(run, left, jobs, tracker)
     else:
         for fold, folder in todo:
             train_fold(recipe, corpus, fold, folder, tracker)

@@ -20,6 +20,7 @@ from harken.track import Silent, Tracker
 from harken.trainer import StoppedError
 from harken.trial_metric import report_metric, summary_metric
 from harken.verbs.fold_summary import summarise_folds
+from harken.verbs.open_study import SERVICE
 from harken.verbs.prepare import Told, prepare
 from harken.verbs.train import choose_folds, open_run, ready, train_fold, write_quarantine
 from harken.vertex.service_trial import Trial, read_trial
@@ -127,7 +128,7 @@ def plan_tuning(
         "metric": study.metric,
         "split": "valid",
         "direction": study.spec["metrics"][0]["goal"].lower(),
-        "storage": "Vertex AI",
+        "storage": SERVICE,
         "recipe_sha": hashlib.sha256(text.encode()).hexdigest(),
     }
     files = {file: text, f"{folder}/study.json": json.dumps(about, indent=1) + "\n"}
