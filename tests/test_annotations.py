@@ -165,6 +165,19 @@ def test_other_mistakes(ratings: str, tmp_path: Path) -> None:
         make_labels(str(tree.audio), out)
 
 
+def test_what_is_read_is_not_written_over(
+    ratings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "recordings.csv"
+    table.write_text("uid,subject\nu1,s1\n")
+    monkeypatch.chdir(tmp_path)
+    for out in (ratings, "ratings.csv", "recordings.csv"):
+        with pytest.raises(ConfigError, match="is a table that is read, and would be lost"):
+            make_labels(ratings, out, table=str(table))
+    assert Path(ratings).read_text() == RATINGS
+    assert table.read_text() == "uid,subject\nu1,s1\n"
+
+
 def test_remote_tables() -> None:
     storage.write_atomic("memory://ratings/r.csv", RATINGS)
     make_labels("memory://ratings/r.csv", "memory://ratings/labels.csv")

@@ -28,7 +28,12 @@ from harken.manifest import Manifest
 from harken.recipe import read_recipe
 from harken.sources.audioset import AudioSet, locate, read_segments
 from harken.target import Target
+from harken.verbs.bag import bag
+from harken.verbs.encode import encode
 from harken.verbs.prepare import prepare
+from harken.verbs.pretrain import pretrain
+from harken.verbs.token_clips import training_clips
+from harken.verbs.tokens import fit
 from harken.verbs.train import train
 
 
@@ -90,7 +95,9 @@ def test_of_several_recordings_the_plainest_name_counts() -> None:
     assert found == ["2/abc.mp3", "1/Yabc.wav", "deep/Y-x_1_30.000.flac", None]
 
 
-def test_a_listing_stands_for_the_folder(tree: AudioSetTree, tmp_path: Path) -> None:
+def test_a_listing_stands_for_the_folder(
+    tree: AudioSetTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = [str(path.relative_to(tree.root)) for path in tree.files.values()]
     listing = tmp_path / "files.txt"
     for prefix in ("./", f"{tree.root}/", ""):
@@ -100,13 +107,17 @@ def test_a_listing_stands_for_the_folder(tree: AudioSetTree, tmp_path: Path) -> 
         assert told.frame.equals(load(tree).frame)
     listing.write_text(files[0] + "\n")
     assert len(load(tree, listing=str(listing))) == 1
+    monkeypatch.chdir(tree.root.parent)
+    for root in ("audio", "./audio/"):
+        listing.write_text("\n".join(f"{root.rstrip('/')}/{file}" for file in files) + "\n")
+        assert load(tree, root=root, listing=str(listing)).frame.equals(load(tree).frame)
 
 
 def test_missing_clips_are_counted_and_named(tree: AudioSetTree) -> None:
     assert f"1 of 25 clips have no recording: {tree.absent}" in load(tree).notes
     with pytest.raises(DataError, match=rf"1 of 25 clips .*{tree.absent}"):
         load(tree, on_missing="stop")
-    with pytest.raises(DataError, match="no recordings in this folder"):
+    with pytest.raises(DataError, match=r"labels_indices\.csv: .* no recordings in this list"):
         load(tree, root=str(tree.ontology.parent / "audio" / ".."), listing=str(tree.class_labels))
 
 
@@ -149,6 +160,11 @@ def test_unknown_label_ids_stop_or_are_counted(tree: AudioSetTree, tmp_path: Pat
         load(tree, segments=str(odd), ontology=None)
     notes = load(tree, segments=str(odd), on_unknown="skip").notes
     assert any("1 of them unknown (/m/none …)" in note for note in notes)
+    known = json.loads(tree.ontology.read_text())
+    (tmp_path / "o.json").write_text(json.dumps([e for e in known if e["id"] != ANIMAL[0]]))
+    with pytest.raises(DataError, match=r"is not in o\.json") as error:
+        load(tree, ontology=str(tmp_path / "o.json"), on_unknown="skip")
+    assert "on_unknown" not in str(error.value)
 
 
 def test_a_clip_in_two_sets_is_an_error(tree: AudioSetTree, tmp_path: Path) -> None:
@@ -243,6 +259,37 @@ def test_a_class_without_clips_stays_and_is_not_asked_for(
     table = pl.DataFrame({"labels": corpus.manifest.frame["labels"].cast(pl.List(str))})
     plain = Labels.learn(Target(columns=["labels"]), table)
     assert plain.names == required_names(plain, table)
+
+
+def test_a_class_without_training_clips_stops_no_verb(tree: AudioSetTree, tmp_path: Path) -> None:
+    dogs = {
+        clip: its for clip, its in tree.labels.items() if "/m/0bt9lr" in its and clip in tree.files
+    }
+    few = write_segments(tmp_path / "few.csv", dogs)
+    names = read_segments(str(tree.eval))["id"]
+    judged = write_segments(tmp_path / "e.csv", {n: tree.labels[n] for n in names if n not in dogs})
+    segments = {"train": str(few), "test": str(judged)}
+    recipe = {
+        "data": {
+            "source": tree.source(segments=segments),
+            "split": {"kind": "column", "valid": 0.3},
+        },
+        "audio": {"clip_seconds": 0.5},
+        "frontend": {"kind": "tokens", "k": 9},
+        "backbone": {"kind": "lstm", "dim": 8, "hidden": 8},
+        "train": {"epochs": 1, "batch_size": 4},
+        "evaluate": {"num_resamples": 0},
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    read = read_recipe([tmp_path / "r.yaml"])
+    clips = read.data.source.load()
+    fit(read, training_clips(read), tmp_path / "v")
+    encode(tmp_path / "v", read, clips, tmp_path / "t.parquet")
+    pretrain(read, tmp_path / "pre")
+    for table in (None, tmp_path / "t.parquet"):
+        run = bag(read, tmp_path / f"bag-{table is None}", tokens=table)
+        found = {row["label"]: row for row in run.read_json("metrics.json")["test"]["per_class"]}
+        assert found["Rain"]["support"] > 0
 
 
 @pytest.mark.realdata

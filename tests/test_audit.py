@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,22 @@ def test_columns_that_tell_the_label() -> None:
     assert "the column 'site' alone tells 'a' (ROC-AUC 0." in texts[0]
     alias = ["healthy" if kind == "a" else "ill" for kind in label]
     assert shortcuts(table(200, label=label, diagnosis=alias)) == []
+
+
+def test_shortcuts_of_a_large_table_need_little_memory() -> None:
+    """Clips are never compared pair by pair, which no machine could do with a million of them."""
+    count = 8000
+    label = alternating(count)
+    site = [f"s{name}" if row % 10 else "s" for row, name in enumerate(label)]
+    manifest = table(count, label=label, site=site)
+    labels, target = learned(manifest)
+    parts = fold(count, count // 2, count // 4)
+    tracemalloc.start()
+    found = audit_shortcuts(manifest, labels, target, parts, [SOUND] * count)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "the column 'site' alone tells 'a'" in found[0].text
+    assert peak < 20e6
 
 
 def test_chance_is_no_shortcut() -> None:

@@ -198,7 +198,7 @@ def test_a_process_killed_in_an_upload_resumes_to_the_same_bits(
         storage.write_atomic(f"{bucket}/recipe.yaml", dump_recipe(recipe))
         words = ["train", f"{bucket}/recipe.yaml", "--out", f"{bucket}/run", "--folds", "1"]
         proxy.process = start(*words)
-        proxy.process.wait(120)
+        proxy.process.wait(300)
     point_at(monkeypatch, "gs", gcs_address)
     assert proxy.process.returncode == -signal.SIGKILL
     run = RunFolder.open(f"{bucket}/run")

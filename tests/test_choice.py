@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+from typing import Any, Literal
 
 import pytest
 from pydantic import Field, ValidationError
@@ -93,3 +94,19 @@ def test_the_schema_offers_every_kind() -> None:
 
 def test_nearest_is_silent_when_nothing_is_near() -> None:
     assert nearest("zzz", ["alpha", "beta"]) == ""
+
+
+def test_nearest_of_many_names_is_found_without_comparing_them_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [f"{place}-clip-{number:05}" for place in "ab" for number in range(5000)]
+    compared: list[list[str]] = []
+    compare = difflib.get_close_matches
+
+    def counted(word: str, known: list[str], **options: Any) -> list[str]:
+        compared.append(known)
+        return compare(word, known, **options)
+
+    monkeypatch.setattr(difflib, "get_close_matches", counted)
+    assert nearest("b-clip-04217x", names) == ", did you mean 'b-clip-04217'?"
+    assert len(compared[0]) == 1000

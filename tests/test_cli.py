@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harken.cli import app
+from harken.cli import app, main
 from harken.errors import HarkenError
 from harken.recipe import dump_recipe
 from test_trainer import tiny_recipe
@@ -52,16 +52,22 @@ def test_help_imports_no_torch() -> None:
 
 @pytest.mark.parametrize("word", ["--x=1", "--train.epochs=0", "train.epoch=1"])
 def test_a_mistake_is_one_line_and_no_traceback(
-    word: str, tmp_path: Path, tiny_table: Path
+    word: str,
+    tmp_path: Path,
+    tiny_table: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(dump_recipe(tiny_recipe(tiny_table)))
-    found = harken("train", path, word, "--out", tmp_path / "run")
-    assert found.returncode == 1
-    assert found.stdout == ""
-    assert found.stderr.startswith("harken: ")
-    assert "Traceback" not in found.stderr
-    assert len(found.stderr.splitlines()) == 1
+    words = ["train", str(path), word, "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["harken", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    told = capsys.readouterr()
+    assert (left.value.code, told.out) == (1, "")
+    assert told.err.startswith("harken: ")
+    assert len(told.err.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 
@@ -74,9 +80,10 @@ def test_train_evaluate_predict_and_report(tiny_table: Path, tmp_path: Path) -> 
     assert "balanced_accuracy" in found.stdout
     assert f"report: {run / 'report.html'}" in found.stdout
     assert (run / "report.html").is_file()
-    refused = harken("train", path, "train.epochs=1", "--out", run)
-    assert refused.returncode == 1
-    assert "--overwrite" in refused.stderr
+    with pytest.raises(HarkenError, match="--overwrite"):
+        invoke("train", path, "train.epochs=1", "--out", run)
+    with pytest.raises(HarkenError, match="continued or replaced, not both"):
+        invoke("train", path, "train.epochs=1", "--out", run, "--resume", "--overwrite")
 
 
 def test_evaluate_prints_numbers_or_json(tiny_run: Path) -> None:

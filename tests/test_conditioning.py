@@ -148,6 +148,31 @@ def test_what_cannot_be_is_refused() -> None:
         attention.build(AGE).attach_hidden(8)
 
 
+def test_a_row_beyond_the_last_patch_is_refused() -> None:
+    """It would be a bin that no patch reads, and change nothing."""
+
+    def built(n_mels: int) -> Classifier:
+        return Classifier.build(
+            LogMel(n_mels=n_mels),
+            AstBackbone(dim=16, depth=1, num_heads=2, patch_size=8, patch_stride=8),
+            MeanPooling(),
+            Heads(),
+            LABELS,
+            16000,
+            8000,
+            conditions=(Row(covariate=Covariate(name="age")),),
+            covariates=Covariates((AGE,)),
+        ).eval()
+
+    with pytest.raises(ConfigError, match=r"end with bin 24 of 25.*change nothing") as caught:
+        built(24)
+    assert str(caught.value.fix).startswith("frontend.n_mels=23, or kind: film")
+    model, lengths = built(23), torch.tensor([8000])
+    with torch.no_grad():
+        a, b = (model(torch.ones(1, 8000), lengths, torch.tensor([[v]])).logits for v in (2.0, 9.0))
+    assert (a - b).abs().max() > 1e-6
+
+
 @pytest.mark.parametrize("option", [{"num_tokens": 2}, {"num_heads": 1}])
 def test_attention_s_options_change_something(option: dict[str, int]) -> None:
     wave, lengths, value = torch.randn(1, 4000), torch.tensor([4000]), torch.tensor([[1.0]])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import soundfile
 
 from conftest import write_tiny_table
 from harken.cli import main
@@ -242,6 +243,15 @@ def test_a_bare_checkpoint_reads_a_table_without_labels(checkpoint: Path, tmp_pa
         embed("nobody/no-such-encoder", tmp_path / "e.parquet", on=table)
 
 
+def test_a_recording_that_the_network_cannot_read_is_named(
+    checkpoint: Path, run: Path, tmp_path: Path
+) -> None:
+    clip, short = run.parent / "tiny" / "low_0_0.wav", tmp_path / "short.wav"
+    soundfile.write(short, np.full(150, 0.1), 8000)
+    with pytest.raises(DataError, match=f"{short}: 0.0187 s are shorter than the 0.025 s"):
+        embed(checkpoint, tmp_path / "e.parquet", files=[clip, short])
+
+
 def test_a_killed_process_goes_on_where_it_stood(tiny_run: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle; the second run computes the rest, and the table is the same."""
     table = write_tiny_table(tmp_path / "many", num_speakers=30)
@@ -431,6 +441,31 @@ def test_what_cannot_be_probed_is_one_error(
     known = {"recipe": tmp_path / "recipe.yaml"} | known
     with pytest.raises((ConfigError, DataError), match=message):
         probe(known.get(subject, tmp_path / subject), tmp_path / "out", **options)
+
+
+def test_what_is_no_table_and_what_is_not_finite_is_named(
+    bare: Path, run: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.parquet"
+    text.write_text("id,e0\na,1\n")
+    with pytest.raises(RunError, match="no table of embeddings"):
+        probe(text, tmp_path / "out", target=["label"])
+    odd = tmp_path / "odd.parquet"
+    lost = pl.when(pl.col("id") == "low_0_2").then(None).otherwise(pl.col("e3"))
+    pl.read_parquet(bare).with_columns(lost.alias("e3")).write_parquet(odd)
+    with pytest.raises(DataError, match=r"clips.csv:\d+: the embedding of this clip is not finite"):
+        probe(run, tmp_path / "out", embeddings=odd)
+
+
+def test_a_probe_does_not_replace_the_run_that_it_is_of(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = (run / "model.safetensors").read_bytes()
+    monkeypatch.chdir(run.parent)
+    for out in (run, run.name, run.parent):
+        with pytest.raises(ConfigError, match="the run itself, which has to stay"):
+            probe(str(run), out, overwrite=True)
+    assert (run / "model.safetensors").read_bytes() == weights
 
 
 def test_clips_without_an_embedding_are_an_error_or_told(

@@ -184,6 +184,17 @@ def test_a_run_gives_any_of_its_layers_unweighted(
     assert not torch.allclose(mixed, own[2], atol=1e-3)
 
 
+@pytest.mark.parametrize("freeze", ["none", 1])
+def test_a_run_with_adapters_gives_the_layers_below_them_too(
+    tmp_path: Path, speech: Path, freeze: Any
+) -> None:
+    run, recipe = speech_run(tmp_path, speech, freeze=freeze, lora={"rank": 2})
+    first, middle, last = (embedded(run, recipe, layer=layer) for layer in (0, 1, 2))
+    torch.testing.assert_close(embedded(run, recipe), last)
+    assert not torch.allclose(first, middle)
+    assert not torch.allclose(middle, last)
+
+
 def test_a_layer_that_the_run_left_out_is_named(tmp_path: Path, speech: Path) -> None:
     run, recipe = speech_run(tmp_path, speech, layer=1, freeze=1)
     assert embedded(run, recipe, layer=0).shape == (3, 32)

@@ -129,8 +129,17 @@ def test_the_format_is_what_name_or_option_say(out: str, wanted: str, expected: 
     assert format_of(out, wanted) == expected
 
 
-@pytest.mark.parametrize(("out", "wanted"), [("a.npz", "parquet"), ("a.parquet", "csv")])
-def test_contradicting_formats_are_refused(out: str, wanted: str) -> None:
+@pytest.mark.parametrize(
+    ("out", "wanted"),
+    [
+        ("a.npz", "parquet"),
+        ("a.parquet", "csv"),
+        ("a.csv", None),
+        ("b/a.CSV", "npz"),
+        ("a.pt", None),
+    ],
+)
+def test_contradicting_formats_are_refused(out: str, wanted: str | None) -> None:
     with pytest.raises(ConfigError):
         format_of(out, wanted)
 
@@ -155,6 +164,9 @@ def test_embeddings_of_others_are_read(tmp_path: Path) -> None:
             "all of one length",
         ),
         (pl.DataFrame({"id": ["a"], "embedding": ["[1.0]"]}), "lists of numbers"),
+        (pl.DataFrame({"id": ["a"], "embedding": [["x", "y"]]}), "lists of numbers"),
+        (pl.DataFrame({"id": ["a"], "e0": [1.0], "e1": ["x"]}), "column 'e1' must hold numbers"),
+        (pl.DataFrame({"id": ["a", "b", "a"], "e0": [1.0, 2.0, 3.0]}), "'a' stands in .* twice"),
     ],
 )
 def test_tables_without_embeddings_are_refused(
@@ -174,6 +186,29 @@ def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", vectors=VECTORS)
     with pytest.raises(DataError, match="`ids` and `embeddings`"):
         read_embeddings(str(tmp_path / "a.npz"))
+    np.savez(tmp_path / "a.npz", ids=np.array(["a", None], object), embeddings=VECTORS[:2])
+    with pytest.raises(DataError, match="save texts and numbers"):
+        read_embeddings(str(tmp_path / "a.npz"))
+    np.savez(tmp_path / "a.npz", ids=np.array(["a", "b"]), embeddings=VECTORS)
+    with pytest.raises(DataError, match="a row for each of `ids`"):
+        read_embeddings(str(tmp_path / "a.npz"))
+    whole = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(whole[:-40])
+    with pytest.raises(RunError, match="no table of embeddings"):
+        read_embeddings(str(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "npz"])
+def test_ids_are_text_whatever_they_were_written_as(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"e.{suffix}"
+    if suffix == "npz":
+        np.savez(path, ids=np.arange(10), embeddings=VECTORS)
+    else:
+        frame = pl.from_numpy(VECTORS, schema=["e0", "e1", "e2"])
+        frame.with_columns(id=pl.int_range(10)).write_parquet(path)
+    found = read_embeddings(str(path))
+    assert found.frame["id"].to_list() == [str(number) for number in range(10)]
+    np.testing.assert_array_equal(found.vectors, VECTORS)
 
 
 def test_a_table_in_a_bucket_has_its_parts_beside_it() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import make_tone
-from harken.errors import DataError, RunError
+from harken.errors import ConfigError, DataError, RunError
 from harken.frontends.tokens import TokensModule
 from harken.manifest import Manifest
 from harken.recipe import Recipe
@@ -91,6 +91,20 @@ def test_another_table_is_not_overwritten_unasked(
     assert len(pl.read_parquet(out)) == 3
 
 
+def test_overwriting_hears_recordings_that_changed(
+    given: tuple[Path, Recipe, Manifest], tmp_path: Path, write_clip: Any
+) -> None:
+    vocabulary, recipe, clips = given
+    out = tmp_path / "t.parquet"
+    verb.encode(vocabulary, recipe, clips, out)
+    before = pl.read_parquet(out)["tokens"]
+    write_clip(Path(clips.frame["path"][4]), make_tone(1.0))
+    assert verb.encode(vocabulary, recipe, clips, out).was_there
+    assert not verb.encode(vocabulary, recipe, clips, out, overwrite=True).was_there
+    after = pl.read_parquet(out)["tokens"]
+    assert [row for row in range(36) if after[row].to_list() != before[row].to_list()] == [4]
+
+
 def test_bad_recordings(
     given: tuple[Path, Recipe, Manifest], tmp_path: Path, write_clip: Any
 ) -> None:
@@ -105,6 +119,33 @@ def test_bad_recordings(
     assert len(pl.read_parquet(tmp_path / "t.parquet")) == 35
     told = json.loads((tmp_path / "t.quarantine.json").read_text())
     assert told == done.quarantined
+    again = verb.encode(vocabulary, recipe, clips, tmp_path / "t.parquet")
+    assert again.was_there
+    assert again.quarantined == told
+
+
+def test_the_list_of_bad_recordings_outlives_a_shard_that_comes_last_too(
+    given: tuple[Path, Recipe, Manifest], tmp_path: Path, write_clip: Any
+) -> None:
+    vocabulary, recipe, clips = given
+    write_clip(Path(clips.frame["path"][4]), 0 * make_tone())
+    data = recipe.data.model_copy(update={"on_bad_audio": "skip"})
+    recipe, out = recipe.model_copy(update={"data": data}), tmp_path / "t.parquet"
+
+    def other(done: int, total: int) -> None:
+        if done == total:  # its last part is saved, and nothing is joined
+            verb.encode(vocabulary, recipe, clips, out, rows=5)
+
+    late = verb.encode(vocabulary, recipe, clips, out, rows=5, told=other)
+    assert [clip["id"] for clip in late.quarantined] == [clips.frame["id"][4]]
+    assert json.loads((tmp_path / "t.quarantine.json").read_text()) == late.quarantined
+
+
+def test_only_parquet_is_written(given: tuple[Path, Recipe, Manifest], tmp_path: Path) -> None:
+    vocabulary, recipe, clips = given
+    with pytest.raises(ConfigError, match="Parquet"):
+        verb.encode(vocabulary, recipe, clips, tmp_path / "t.csv")
+    assert not (tmp_path / "t.csv").exists()
 
 
 def test_a_clip_with_nan_features_is_named(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,8 @@ import pytest
 from harken.checkpoint import RunFolder
 from harken.errors import ConfigError, DataError, RunError
 from harken.labels import Labels
-from harken.verbs.evaluate import evaluate, flat
+from harken.manifest import Manifest
+from harken.verbs.evaluate import evaluate, flat, prediction_table
 from harken.verbs.measure import arrays_of
 
 
@@ -184,6 +186,20 @@ def test_predictions_tables_hold_all_that_metrics_need() -> None:
     target, _, decision = arrays_of(single, table)
     assert target[0].tolist() == [0, 1]
     assert np.isnan(target[1]).all()
+
+
+def test_every_column_of_the_table_stays_beside_the_predictions() -> None:
+    own = {"target": ["t", "u"], "table_target": ["v", "w"], "loss": [1, 2]}
+    frame = pl.DataFrame({"id": ["a", "b"], "path": ["a", "b"], "label": ["x", "y"], **own})
+    labels = Labels("single", ("x", "y"), ("label",))
+    manifest = Manifest(frame)
+    corpus = SimpleNamespace(manifest=manifest, labels=labels, target=labels.encode(manifest))
+    nan = np.full(2, np.nan)
+    table = prediction_table(corpus, np.arange(2), np.eye(2), nan, None, "test", "1")
+    assert table["target"].to_list() == ["x", "y"]
+    assert table["table_target"].to_list() == own["table_target"]
+    assert table["table_table_target"].to_list() == own["target"]
+    assert table["table_loss"].to_list() == own["loss"]
 
 
 def test_covariates_travel_to_the_predictions(tiny_run: Path) -> None:

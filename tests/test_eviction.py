@@ -88,6 +88,24 @@ def test_what_is_borrowed_stays_and_what_is_used_up_goes(urls: list[str]) -> Non
     assert held() == set("234568")
 
 
+def test_a_cache_that_is_all_in_use_is_not_looked_through_for_each_file(
+    urls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = urls[0].rpartition("/")[0]
+    names = [f"{folder}/more/{number}.wav" for number in range(115)]
+    for name in names:
+        storage.write_atomic(name, os.urandom(SIZE))
+    looks, real = [], eviction._look
+    monkeypatch.setattr(eviction, "_look", lambda folder: looks.append(folder) or real(folder))
+    copies = storage.local_copies(names[:100])
+    assert len(looks) < 50  # and not 95
+    for copy in copies:
+        used(copy, HOUR_AGO)
+    for name in names[100:]:
+        local_copy(name)
+    assert not any(copy.exists() for copy in copies)
+
+
 HOLD = """
 import os, sys
 from harken.storage.eviction import shared_lock

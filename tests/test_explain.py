@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from burst_runs import BURST, RATE, burst_clip, burst_run, recipe_tree
+from harken import load
 from harken.cli import app
 from harken.errors import ConfigError, HarkenError, RunError
 from harken.explain import Explain
@@ -224,6 +225,22 @@ def test_values_are_explained_with_what_the_network_is_told(tmp_path: Path, clip
     assert found[0].decision == pytest.approx(str(found[0].score))
 
 
+@pytest.mark.parametrize("method", ["attention", "rollout"])
+def test_attention_is_read_with_what_the_network_is_told(
+    tmp_path: Path, clip: Path, method: str
+) -> None:
+    backbone = {"kind": "ast", "dim": 32, "depth": 2, "num_heads": 2, "patch_size": [33, 6],
+                "patch_stride": [33, 6]}  # fmt: skip
+    ways = [{"kind": kind, "covariate": "site"} for kind in ("row", "film", "attention", "concat")]
+    run = burst_run(tmp_path, "ast", trained=False, backbone=backbone, covariates=ways)
+    one, two = (
+        quick(run, clip, covariates={"site": s}, method=method, label="low").explanation
+        for s in "ab"
+    )
+    assert one.relevance.values.shape == two.relevance.values.shape
+    assert not np.array_equal(one.relevance.values, two.relevance.values)
+
+
 def test_a_speech_run_is_explained_without_its_checkpoint(tmp_path: Path, clip: Path) -> None:
     pytest.importorskip("transformers")
     from tiny_checkpoints import tiny_checkpoint
@@ -237,6 +254,15 @@ def test_a_speech_run_is_explained_without_its_checkpoint(tmp_path: Path, clip: 
     assert made.explanation.features is None
     assert made.explanation.relevance.values.shape == (1, 150)
     assert not made.explanation.checks.meaningful
+    soundfile.write(short := tmp_path / "short.wav", 0.1 * np.ones(150), RATE)
+    said: list[str] = []
+    rest = explain(run, [short, clip], words=["networks=1"], on_bad=lambda e: said.append(str(e)))
+    assert [one.explanation.file for one in rest] == [str(clip)]
+    assert len(said) == 1
+    assert f"{short}: 0.0187 s are shorter than the 0.025 s that wav2vec2 needs" in said[0]
+    table = load(run).predict([clip, short], on_bad="skip")
+    assert table["error"][0] is None
+    assert f"{short}: 0.0187 s are shorter" in table["error"][1]
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,15 @@ def test_labels_parted_by_a_separator() -> None:
     assert caught.value.where == "clips.csv:2"
 
 
+def test_labels_that_predictions_could_not_tell_apart() -> None:
+    """`a|b` is what the two labels a and b are called together."""
+    with pytest.raises(DataError, match=r"the label 'a\|b' holds a \|"):
+        Labels.learn(target("tags", separator=";"), table(tags=["a;b", "a|b"]))
+    with pytest.raises(DataError, match=r"'a\|b'"):
+        Labels.learn(target("a|b", "c"), table(**{"a|b": [0, 1], "c": [1, 0]}))
+    assert Labels.learn(target("tags"), table(tags=["a", "a|b"])).names == ("a", "a|b")
+
+
 def test_labels_in_lists() -> None:
     clips = table(tags=[["b", "a"], [], None, ["a"]])
     labels = Labels.learn(target("tags"), clips)

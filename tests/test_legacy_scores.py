@@ -102,6 +102,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
     run = read(tmp_path)
     assert run.state == "broken"
     assert "holds more than a tensor, or is damaged" in run.reason
+    assert "weights_only" not in run.reason
     assert not Path("/tmp/harken-was-run").exists()
 
 

@@ -54,6 +54,36 @@ def test_optimisation() -> None:
     assert dumped(ARGS_000)["loss"]["kind"] == "bce"
 
 
+@pytest.mark.parametrize(
+    ("over", "said"),
+    [
+        ({"num_mel_bins": "abc"}, "num_mel_bins must be a number, not 'abc' → --set num_mel_bins="),
+        ({"clip_length": None}, "clip_length must be a number, not None"),
+        ({"epochs": [3]}, r"epochs must be a number, not \[3\]"),
+        ({"seed": "x"}, "seed must be a number, not 'x' → --set seed=0"),
+        ({"reduce": "maybe"}, "reduce is True or False, not 'maybe'"),
+        ({"scheduler": "cosine"}, "no scheduler 'cosine' → --set scheduler=onecycle or None"),
+        ({"loss": "CE"}, "no loss 'CE' → --set loss=BCE or MSE"),
+    ],
+)
+def test_values_of_another_kind_are_refused(over: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        read_settings(ARGS_000 | over, {}, None, "args.pkl")
+    assert caught.value.where == "args.pkl"
+    with pytest.raises(ConfigError, match=said) as caught:
+        read_settings(ARGS_000, over, None, "args.pkl")
+    assert caught.value.where in ("--set", "args.pkl")
+
+
+def test_texts_mean_what_the_command_line_meant() -> None:
+    said = {"reduce": "False", "shared_dense": "True", "scheduler": "None", "study": "None"}
+    settings = read_settings(ARGS_000 | said | {"clip_length": "10"}, {}, None, "x").settings
+    assert (settings["reduce"], settings["shared_dense"]) == (False, True)
+    assert (settings["scheduler"], settings["study"]) == (None, None)
+    assert settings["clip_length"] == 10.0
+    assert dumped(ARGS_000, reduce="False")["audio"]["channel"] == 0
+
+
 def test_data() -> None:
     tree = dumped(ARGS_000, prefix="speech_ai", bucket_name="lab", study="r01")["data"]
     assert tree["source"]["path"] == "gs://lab/speech_ai"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import pickle
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -124,3 +127,19 @@ def test_reading(tmp_path: Path) -> None:
         torch.save(wrong, tmp_path / "m.pt")
         with pytest.raises(RunError, match="no state dict"):
             read_state(tmp_path / "m.pt")
+
+
+def test_what_is_no_weights_is_said_without_torch_s_advice(tmp_path: Path) -> None:
+    path = tmp_path / "args.pkl"
+    cases = {"it asks for argparse.Namespace →": lambda: torch.save({"a": arguments}, path)}
+    cases["damaged, or no file of torch.save →"] = lambda: path.write_bytes(
+        pickle.dumps(arguments, protocol=4)
+    )
+    arguments = argparse.Namespace(layer=3)
+    for said, write in cases.items():
+        write()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(RunError, match=said) as caught:
+                read_state(path)
+        assert "weights_only" not in str(caught.value)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bucket_servers import FaultyBucket
+from bucket_servers import FaultProxy, FaultyBucket, make_bucket, point_at
 from harken import storage
 from harken.errors import DataError
 
@@ -118,6 +118,19 @@ def test_a_list_is_one_request(faulty_bucket: FaultyBucket) -> None:
     faulty_bucket.proxy.reset()
     assert len(storage.list_files(f"{faulty_bucket.url}/a")) == 30
     assert faulty_bucket.proxy.count() == 1
+
+
+def test_whether_there_is_a_file_is_one_request_to_google(
+    gcs_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_bucket("gs", gcs_address)
+    with FaultProxy(gcs_address) as proxy:
+        point_at(monkeypatch, "gs", proxy.url)
+        storage.write_atomic(f"{url}/a/b.txt", b"x")
+        for name, found in (("a/b.txt", True), ("a/c.txt", False), ("a", False)):
+            proxy.reset()
+            assert storage.is_file(f"{url}/{name}") == found
+            assert proxy.count() == 1
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:

@@ -91,3 +91,5 @@ def test_unknown_layers_are_refused() -> None:
         module("wav2vec2", lora={"rank": 2}, freeze=2)
     with pytest.raises(ValidationError, match="lora learns nothing with freeze: all"):
         module("wav2vec2", lora={"rank": 2}, freeze="all")
+    with pytest.raises(ConfigError, match="no block is left to adapt"):
+        module("wav2vec2", layer=0, lora={"rank": 2})

@@ -29,11 +29,11 @@ def test_restricted_sounds_are_no_classes(tmp_path: Path) -> None:
     assert found.classes("unrestricted") == {"/m/2": "Speech, talk", "/m/3": "Hiss"}
     assert list(found.classes("all")) == ["/m/1", "/m/2", "/m/3"]
     assert found.children["/m/1"] == ("/m/2",)
-    found.refuse_strangers(["/m/1", "/m/3"], "segments.csv")
+    found.refuse_strangers(["/m/1", "/m/3"], "segments.csv", "leave it out")
     with pytest.raises(
         DataError, match=r"segments\.csv: the label id '/x' is not in ontology"
     ) as e:
-        found.refuse_strangers(["/m/1", "/x", "/y"], "segments.csv")
+        found.refuse_strangers(["/m/1", "/x", "/y"], "segments.csv", "leave it out")
     assert "nor 1 more" in str(e.value)
 
 

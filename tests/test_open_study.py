@@ -134,6 +134,20 @@ def test_a_bucket_wants_to_be_told_where(tmp_path: Path) -> None:
     assert len(study_in(bucket).trials()) == 1
 
 
+@pytest.mark.parametrize("out", ["memory://tune-beside/s", "s"])
+def test_a_journal_that_is_named_lies_where_the_name_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: Any
+) -> None:
+    """`--study study.journal` is a file where the command runs, whatever --out is."""
+    monkeypatch.chdir(tmp_path)
+    complete(study_in(out, where="study.journal"), 0.5)
+    assert Path("study.journal").stat().st_size > 0
+    assert not Path("memory:").exists()
+    assert not Path("s/study.journal").exists()
+    assert len(study_in(out, where="study.journal").trials()) == 1
+    assert len(study_in(out).trials()) == 1
+
+
 def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path: Path) -> None:
     complete(study_in(tmp_path), 0.5)
     with (tmp_path / "study.journal").open("ab") as file:

@@ -42,3 +42,9 @@ def test_merging_lays_one_tree_on_another() -> None:
         "seed": 1,
     }
     assert tree["seed"] == 1
+
+
+def test_a_date_that_is_none_is_text() -> None:
+    """A recording's name often holds one."""
+    assert parse_word("data.source.path=2024-13-45") == nest("data.source.path", "2024-13-45")
+    assert parse_word("a=[") == {"a": "["}

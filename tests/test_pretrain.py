@@ -149,8 +149,13 @@ def test_a_broken_run_goes_on_to_the_same_weights(
     with pytest.raises(_InterruptedError):
         pretrain(recipe, out, tracker=Interrupting())
     assert not RunFolder(out).has("pretraining.json")
-    with pytest.raises(RunError, match="other options"):
+    with pytest.raises(RunError, match="other options") as error:
         pretrain(recipe, out, resume=True, masking=Masking(rate=0.4))
+    words = f"harken pretrain {out}/recipe.yaml --resume --out {out} --rate 0.15 --span 1"
+    assert str(error.value).endswith(words)
+    with pytest.raises(RunError, match="another recipe") as error:
+        pretrain(melody_recipe(melodies, seed=3), out, resume=True)
+    assert str(error.value).endswith(words)
     pretrain(recipe, out, resume=True)
     whole, broken = (load_file(p / "model.safetensors") for p in (pretrained, out))
     assert all(torch.equal(value, broken[name]) for name, value in whole.items())
@@ -173,6 +178,19 @@ def test_test_clips_are_not_heard(melodies: Path, tmp_path: Path) -> None:
     tests = set(corpus.manifest.frame["id"].to_numpy()[fold.split == "test"])
     assert tests == set(heard.manifest.frame["id"].to_numpy()[part.split == "test"])
     assert (part.split == "train").sum() == (fold.split == "train").sum() + 8
+
+
+def test_any_folder_of_sound_will_do(melodies: Path) -> None:
+    from harken.verbs.pretrain import _prepared
+    from harken.verbs.token_clips import training_clips
+
+    source = {"kind": "folder", "path": str(melodies.parent), "pattern": "{name}.{_}"}
+    data = {"source": source, "split": {"kind": "random", "valid": 0.25, "test": 0}}
+    recipe = melody_recipe(melodies, data=data)
+    heard, part = _prepared(recipe, None, None)
+    assert len(heard.manifest) == 24
+    assert (part.split == "valid").sum() == 6
+    assert len(training_clips(recipe)) == 24
 
 
 @pytest.mark.parametrize(
@@ -202,6 +220,45 @@ def test_folds_want_a_choice(melodies: Path, tmp_path: Path) -> None:
     recipe = validate(tree | {"backbone": base["backbone"], "frontend": base["frontend"]})
     with pytest.raises(HarkenError, match="--fold"):
         pretrain(recipe, tmp_path / "run")
+
+
+class Noting(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_options_of_training_hold_and_bad_recordings_are_told(
+    melodies: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "clips.csv"
+    names = [f"{melodies.parent}/{number}.wav" for number in range(24)]
+    table.write_text("\n".join(["path", *names, "none.wav"]) + "\n")
+    recipe = melody_recipe(
+        table,
+        train={"epochs": 2, "batch_size": 6, "epoch_clips": 6, "tensorboard": True},
+        data=melody_recipe(table).data.model_dump(mode="json") | {"on_bad_audio": "skip"},
+    )
+    told = Noting()
+    run = pretrain(recipe, tmp_path / "run", tracker=told)
+    assert [row["id"] for row in run.read_json("quarantine.json")] == ["none"]
+    assert [note.partition(": ")[2] for note in told.notes] == ["missing"]
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").open()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert list((run.path / "tensorboard").iterdir())
+
+
+def test_a_mistake_in_the_table_leaves_an_older_run(
+    melodies: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    old = shutil.copytree(pretrained, tmp_path / "run")
+    with pytest.raises(HarkenError):
+        pretrain(melody_recipe(tmp_path / "none.csv"), old, overwrite=True)
+    assert (old / "pretraining.json").is_file()
+    with pytest.raises(RunError, match="exists already"):
+        pretrain(melody_recipe(melodies), old)
 
 
 def test_the_command_tells_how_well_it_went(melodies: Path, tmp_path: Path) -> None:

@@ -60,6 +60,30 @@ def test_a_word_without_a_value_is_refused(word: str) -> None:
         parse_word(word)
 
 
+def test_an_option_that_there_is_not_is_told_before_its_value_is_taken_for_a_file(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match=r"'--epochs'.*key\.path=value"):
+        read_recipe([write(tmp_path / "r.yaml", DATA), "5"], ["--epochs"])
+
+
+def test_words_reach_into_bare_columns() -> None:
+    for bare in ("label", ["label"], {"columns": ["label"]}):
+        tree = {"data": {**DATA["data"], "target": bare}}
+        for word in ("data.target.positive=x", "data.target={positive: x}"):
+            recipe = validate(merge(tree, parse_word(word)))
+            assert recipe.data.target is not None
+            assert (recipe.data.target.columns, recipe.data.target.positive) == (["label"], "x")
+    other = validate(
+        merge(
+            {"data": {**DATA["data"], "target": "label"}},
+            parse_word("data.target={columns: tags, separator: ;}"),
+        )
+    )
+    assert other.data.target is not None
+    assert other.data.target.columns == ["tags"]
+
+
 def test_a_value_may_hold_an_equals_sign() -> None:
     assert parse_word("data.source.path=a=b") == {"data": {"source": {"path": "a=b"}}}
 
@@ -93,7 +117,14 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "not YAML"), ("- 1", "is a mapping"), (b"\xff\xfe\x00", "cannot read|not YAML")],
+    [
+        ("a: [", "not YAML"),
+        ("- 1", "is a mapping"),
+        (b"\xff\xfe\x00", "cannot read|not YAML"),
+        ("seed: 1\a", "not YAML: unacceptable character"),
+        ("seed: 2024-13-45", "not YAML: month must be"),
+        ("? [a, b]\n: 1", r"bad.yaml:1: not YAML: a key must be a word"),
+    ],
 )
 def test_a_file_that_is_no_recipe_is_one_error(
     tmp_path: Path, text: str | bytes, message: str

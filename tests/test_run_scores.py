@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sklearn.metrics import (
 
 from harken.labels import Labels
 from harken.standings import WHOLE, Run
-from harken.verbs.run_scores import find_folders, flatten, read_run, read_runs
+from harken.verbs.run_scores import find_folders, flatten, read_run, read_runs, runs_in
 from many_runs import AGE, MULTI, PAIR, SIDE_BY_SIDE, SIGNS, THREE, predictions, write_run
 
 
@@ -303,6 +304,16 @@ def test_runs_are_found_at_any_depth_and_folds_are_not_runs(tmp_path: Path) -> N
     assert names == ["a", "deep/er/b", "study/trial-0000"]
     assert [folder.name for folder in find_folders([tmp_path / "a"])] == ["a"]
     assert [folder.name for folder in find_folders([tmp_path / "a" / "fold-1"])] == ["fold-1"]
+
+
+def test_thousands_of_runs_are_found_at_once() -> None:
+    names = ("recipe.yaml", "metrics.json", *(f"fold-{k}/recipe.yaml" for k in range(5)))
+    files = [f"study/trial-{number}/{name}" for number in range(4000) for name in names]
+    begin = time.monotonic()
+    found = runs_in([*files, "study/trial-0/last/state.safetensors"])
+    assert time.monotonic() - begin < 10
+    assert len(found) == 4000
+    assert all(found[f"study/trial-{number}"] == set(names) for number in range(4000))
 
 
 def test_several_places_name_runs_in_full_and_each_once(tmp_path: Path) -> None:

@@ -51,6 +51,10 @@ def test_onecycle_is_torchs(total: int, pct_start: float, **options: object) -> 
         assert ours == pytest.approx(torchs_curve(config, total, 0.3), rel=1e-9, abs=1e-15)
 
 
+def test_onecycle_of_a_single_step_is_its_peak() -> None:
+    assert OneCycle(pct_start=1.0).lr_factor(0, 1) == 1.0
+
+
 def test_onecycle_starts_at_the_peak_where_the_rise_has_no_step() -> None:
     curve = [OneCycle(pct_start=0.1).lr_factor(step, 10) for step in range(10)]
     assert curve[0] == 1.0

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,6 +192,15 @@ def test_a_bucket_is_ranked_and_takes_the_tables(
         assert pl.read_parquet(file.read()).equals(there)
     with fsspec.open(scored.files[2], "rt") as file:
         assert "harken search" in file.read()
+
+
+def test_ranking_imports_no_torch(search: Path) -> None:
+    code = (
+        "import sys; from harken.verbs.score import score\n"
+        f"score({str(search)!r}); print({{'torch'}} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
 
 
 def test_a_bucket_and_several_folders_need_to_know_where_to_write(

@@ -74,7 +74,11 @@ def test_a_key_of_another_kind_wants_its_condition() -> None:
     [
         ({"heads.botleneck": 3}, "did you mean 'heads.bottleneck'"),
         ({"heads.bottleneck": 3}, "nothing that is drawn meets this condition"),
-        ({"optimizer.lr": 3}, "in a circle"),
+        ({"optimizer.lr": 3}, "names optimizer.lr, which it sets itself"),
+        (
+            {"optimizer": "adamw"},
+            "in which it lies; name a setting beside it, such as optimizer.kind",
+        ),
     ],
 )
 def test_conditions_that_never_hold(when: dict[str, Any], told: str) -> None:

@@ -8,7 +8,7 @@ import yaml
 
 from harken.errors import ConfigError
 from harken.recipe import dump_recipe, read_recipe, validate
-from harken.search import CategoricalParameter, Search
+from harken.search import CategoricalParameter, FloatParameter, Search
 from harken.vertex.service_trial import meant, read_trial
 
 PARAMETERS: dict[str, Any] = {
@@ -75,6 +75,15 @@ def test_a_value_is_what_the_search_meant(word: str, value: Any) -> None:
     found = meant(path, SEARCH.parameters[path], text)
     assert found == value
     assert type(found) is type(value)
+
+
+def test_the_ends_of_a_range_below_zero_belong_to_it() -> None:
+    gain = FloatParameter(low=-6.0, high=-1.0)
+    for text, value in (("-6.0", -6.0), ("-6.0000000000000009", -6.0), ("-1.0", -1.0)):
+        assert meant("x", gain, text) == value
+    for text in ("-6.01", "-0.99"):
+        with pytest.raises(ConfigError, match="none of the values"):
+            meant("x", gain, text)
 
 
 def test_the_recipe_holds_the_values_and_no_search(file: Path) -> None:

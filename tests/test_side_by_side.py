@@ -1,36 +1,44 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from harken.errors import ConfigError
-from harken.recipe import dump_recipe
-from harken.verbs.side_by_side import share_threads
-from harken.verbs.train import train
+from harken.storage import read_bytes
+from harken.track import Silent
+from harken.trainer import StoppedError
+from harken.verbs.side_by_side import share_threads, train_side_by_side
+from harken.verbs.train import open_run, ready, train
 from test_trainer import tiny_recipe
 
 
-def test_folds_side_by_side_are_the_folds_one_by_one(tiny_table: Path, tmp_path: Path) -> None:
+def test_folds_side_by_side_in_a_bucket_are_the_folds_one_by_one(
+    s3_bucket: str, tiny_table: Path, tmp_path: Path
+) -> None:
+    """What the processes of folds upload is seen, too, by the one that sums them up."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         one = train(tiny_recipe(tiny_table), tmp_path / "one")
-        two = train(tiny_recipe(tiny_table), tmp_path / "two", jobs=2)
+        two = train(tiny_recipe(tiny_table), f"{s3_bucket}/two", jobs=2)
     finally:
         torch.set_num_threads(threads)
     assert [fold.path.name for fold in two.folds] == ["fold-1", "fold-2", "fold-3"]
     for first, second in zip(one.folds, two.folds, strict=True):
-        mine, theirs = (load_file(f.path / "model.safetensors") for f in (first, second))
+        mine, theirs = (load(read_bytes(f.path / "model.safetensors")) for f in (first, second))
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     assert one.read_json("metrics.json") == two.read_json("metrics.json")
+    assert len(two.read_table("predictions.parquet")) == 36
 
 
 def test_folds_left_over_share_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,44 +51,64 @@ def test_folds_left_over_share_all_threads(monkeypatch: pytest.MonkeyPatch) -> N
     assert share_threads(list("abc"), 2) == dict.fromkeys("abc", 1)
 
 
-def test_folds_side_by_side_meet_in_a_bucket(s3_bucket: str, tiny_table: Path) -> None:
-    """What the processes of folds upload is seen by the one that sums them up."""
-    recipe = tiny_recipe(tiny_table, train={"epochs": 1, "batch_size": 12}, mix=None)
-    run = train(recipe, f"{s3_bucket}/run", folds="1,3", jobs=2)
-    assert [fold.path.name for fold in run.folds] == ["fold-1", "fold-3"]
-    assert [fold["name"] for fold in run.read_json("metrics.json")["folds"]] == ["1", "3"]
-    assert len(run.read_table("predictions.parquet")) == 24
-
-
 def test_what_stops_a_fold_is_told(tiny_table: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(tiny_table, train={"epochs": 1, "monitor": "acuracy"})
-    with pytest.raises(ConfigError, match="did you mean 'accuracy'"):
-        train(recipe, tmp_path / "run", jobs=2)
+    weights = {"kind": "cross_entropy", "class_weights": {"lo": 2}}
+    recipe = ready(tiny_recipe(tiny_table, loss=weights))
+    run = open_run(recipe, tmp_path / "run", resume=False, overwrite=False)
+    with pytest.raises(ConfigError, match="did you mean 'low'"):
+        train_side_by_side(run, {"1": 1}, 1, Silent())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_the_processes_of_folds_end_with_their_parent(
-    tiny_table: Path, tmp_path: Path, number: signal.Signals
+def test_folds_that_are_asked_to_end_save_and_end(tiny_table: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tiny_table, train={"epochs": 2000, "batch_size": 5})
+    logs = [tmp_path / "run" / f"fold-{name}" / "metrics.jsonl" for name in (1, 2)]
+    assert threading.current_thread() is threading.main_thread()  # only it hears signals
+    over = threading.Event()
+
+    def ask() -> None:
+        end = time.monotonic() + 300
+        while not all(log.exists() for log in logs) and time.monotonic() < end:
+            if over.wait(0.05):
+                return
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        with pytest.raises(StoppedError, match=r"everything is saved.*--resume"):
+            train(recipe, tmp_path / "run", folds="1,2", jobs=2)
+    finally:
+        over.set()
+        asking.join()
+    assert not multiprocessing.active_children()
+    assert all((log.parent / "last" / "state.safetensors").exists() for log in logs)
+
+
+def test_the_process_of_a_fold_ends_where_its_parent_is_killed(
+    tiny_table: Path, tmp_path: Path
 ) -> None:
-    path, run = tmp_path / "recipe.yaml", tmp_path / "run"
-    path.write_text(dump_recipe(tiny_recipe(tiny_table, train={"epochs": 2000, "batch_size": 5})))
-    words = ["train", str(path), "--out", str(run), "--jobs", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harken", *words],
-        stderr=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    run, script = tmp_path / "run", tmp_path / "parent.py"
+    recipe = ready(tiny_recipe(tiny_table, train={"epochs": 2000, "batch_size": 5}))
+    open_run(recipe, run, resume=False, overwrite=False)
+    script.write_text(
+        "import sys\n"
+        "from harken.checkpoint import RunFolder\n"
+        "from harken.track import Silent\n"
+        "from harken.verbs.side_by_side import train_side_by_side\n"
+        "if __name__ == '__main__':\n"
+        "    train_side_by_side(RunFolder.open(sys.argv[1]), {'1': 1}, 1, Silent())\n"
     )
-    logs = [run / f"fold-{name}" / "metrics.jsonl" for name in (1, 2)]
-    end = time.monotonic() + 120
-    while not all(log.exists() for log in logs) and time.monotonic() < end:
-        assert process.poll() is None, process.stderr and process.stderr.read().decode()
+    parent = subprocess.Popen([sys.executable, script, run], stderr=subprocess.PIPE)
+    log = run / "fold-1" / "metrics.jsonl"
+    end = time.monotonic() + 300
+    while not log.exists() and time.monotonic() < end:
+        assert parent.poll() is None, parent.stderr and parent.stderr.read().decode()
         time.sleep(0.05)
-    process.send_signal(number)
-    assert process.wait(60) != 0
-    time.sleep(1)
-    lengths = [len(log.read_text()) for log in logs]
-    time.sleep(1.5)
-    assert [len(log.read_text()) for log in logs] == lengths
-    if number == signal.SIGTERM:
-        assert process.stderr
-        assert b"--resume" in process.stderr.read()
+    parent.kill()
+    parent.wait(60)
+    length = -1
+    while len(log.read_text()) != length and time.monotonic() < end:
+        length = len(log.read_text())
+        time.sleep(1.5)
+    assert len(log.read_text()) == length
+    assert not (run / "fold-1" / "metrics.json").exists()

@@ -95,12 +95,15 @@ def test_a_tuning_job_holds_the_trials_job() -> None:
     failing = tuning_job("s", machine, [], {}, STUDY, trials=9, parallel=9, failures=4)
     assert failing["maxFailedTrialCount"] == 4
     assert "labels" not in failing
-    with pytest.raises(ConfigError, match="4 trials at a time"):
+    with pytest.raises(ConfigError, match=r"4 trials at a time.* → --parallel 3"):
         tuning_job("s", machine, [], {}, STUDY, trials=3, parallel=4)
 
 
 def test_what_the_service_would_refuse_is_refused_here() -> None:
     machine = Machine(IMAGE)
+    for hours in (0.0, -2.0):
+        with pytest.raises(ConfigError, match="--hours"):
+            custom_job("x", Machine(IMAGE, hours=hours), [], {})
     with pytest.raises(ConfigError, match="--name"):
         custom_job("", machine, [], {})
     with pytest.raises(ConfigError, match="--name"):

@@ -116,7 +116,8 @@ FREEZES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", FREEZES, ids=str)
 def test_what_is_frozen_keeps_its_weights_and_its_randomness_off(options: dict[str, Any]) -> None:
-    built = module("wav2vec2", hidden_dropout=0.3, **options)
+    config = backbone("wav2vec2").resolved().config or {}
+    built = module("wav2vec2", config={**config, "hidden_dropout": 0.3}, **options)
     before = weights(built)
     if built.frozen == "part" or built.mix is not None:
         trained(built)
@@ -286,6 +287,9 @@ def test_contradictions_are_refused() -> None:
         ({"freeze": "some"}, "freeze"),
         ({"weighted": "raw", "layer": 1}, "layer does nothing with weighted"),
         ({"freeze": "all", "gradient_checkpointing": True}, "does nothing with freeze: all"),
+        ({"freeze": "all", "hidden_dropout": 0.1}, "hidden_dropout does nothing with freeze: all"),
+        ({"freeze": "all", "layerdrop": 0.1}, "layerdrop does nothing with freeze: all"),
+        ({"freeze": 3, "mask_time": 0.1}, "mask_time does nothing with freeze: 3; leave it out"),
         ({"weightd": "raw"}, "did you mean 'weighted'"),
     ):
         with pytest.raises(ValidationError, match=text):

@@ -71,6 +71,10 @@ def test_folders_that_cannot_be_read(tmp_path: Path) -> None:
     assert has_split_files(twice)
     with pytest.raises(DataError, match="two tables for valid"):
         read_tables(twice)
+    book = tmp_path / "clips.xlsx"
+    book.write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match=r"spreadsheet.*save it as CSV"):
+        read_tables(str(book))
 
 
 def test_speakers_that_validate_do_not_train() -> None:

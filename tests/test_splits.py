@@ -131,6 +131,7 @@ def test_lists_that_cannot_be_used(table: str, tmp_path: Path) -> None:
     for text, message in (
         ("a,b\ns1,s2\n", "which column holds"),
         ("speakerID\nx\n", "no speaker of"),
+        ("s1\ns3\ns5\n", r"who.csv:1: .* 's1' is a speaker → put a line subject before it"),
     ):
         listed.write_text(text)
         with pytest.raises(DataError, match=message):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harken.errors import DataError
+from harken.errors import ConfigError, DataError
 from harken.tokens.stats import draw, statistics, token_stats, zipf
 
 
@@ -69,6 +69,9 @@ def test_a_picture_without_a_window(tmp_path: Path) -> None:
     stats = statistics(np.array([100, 50, 30, 20, 15, 10, 0]), 3)
     draw(stats, tmp_path / "t.png")
     assert (tmp_path / "t.png").read_bytes()[:4] == b"\x89PNG"
+    for name in ("t.jpgx", "t"):
+        with pytest.raises(ConfigError, match="PNG"):
+            draw(stats, tmp_path / name)
     code = "import sys; import harken.tokens.stats; print('matplotlib' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"

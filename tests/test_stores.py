@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import fsspec
 import pytest
@@ -154,3 +156,30 @@ def test_other_settings_make_another_connection(
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     with pytest.raises(storage.StoreError):
         storage.read_bytes(f"{gcs_bucket}/a.txt")
+
+
+def test_threads_share_a_connection_that_is_still_being_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Looking for Google's credentials changes the environment for a moment."""
+    under_way, go_on = threading.Event(), threading.Event()
+    real = stores._connect
+
+    def slowly(url: str) -> object:
+        os.environ["NO_GCE_CHECK"] = "true"
+        under_way.set()
+        go_on.wait(20)
+        del os.environ["NO_GCE_CHECK"]
+        return real(url)
+
+    monkeypatch.delenv("NO_GCE_CHECK", raising=False)
+    monkeypatch.setattr(stores, "_stores", {})
+    monkeypatch.setattr(stores, "_connect", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(stores.connect, "memory://bucket/a")
+        under_way.wait(20)
+        other = pool.submit(stores.connect, "memory://bucket/b")
+        with suppress(TimeoutError):
+            other.result(0.05)  # it waits for the first
+        go_on.set()
+        assert one.result()[0] is other.result()[0]

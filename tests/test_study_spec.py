@@ -191,6 +191,15 @@ BELOW: list[tuple[dict[str, Any], list[str]]] = [
         },
         ["train.epochs >= 2 and heads.shared > 1"],
     ),
+    (  # two that have nothing to do with each other; the recipe's own values break the first
+        {
+            "optimizer.lr": {"kind": "categorical", "choices": [1e-4, 1e-3]},
+            "optimizer.weight_decay": {"kind": "categorical", "choices": [1e-5, 1e-4, 1e-3]},
+            "heads.shared": {"kind": "categorical", "choices": [300, 700]},
+            "heads.bottleneck": {"kind": "categorical", "choices": [300, 700]},
+        },
+        ["optimizer.weight_decay < optimizer.lr", "heads.bottleneck <= heads.shared"],
+    ),
 ]
 
 

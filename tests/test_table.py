@@ -77,6 +77,8 @@ def test_an_id_column_that_repeats_is_kept_under_another_name(tmp_path: Path) ->
     assert manifest.frame["group"].to_list() == ["7", "7"]
     assert manifest.frame["table_id"].to_list() == [7, 7]
     assert manifest.notes == ("the table's own column 'id' is called 'table_id' here",)
+    both = load(tmp_path, "path,id,table_id\na.wav,7,x\nb.wav,7,y\n")
+    assert both.frame.select("table_id", "table_table_id").rows() == [("x", 7), ("y", 7)]
 
 
 def test_duplicate_ids_name_both_rows(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,13 @@ import polars as pl
 import pytest
 import yaml
 
+from harken import storage
 from harken.errors import ConfigError, DataError
 from harken.recipe import Recipe, dump_recipe
+from harken.storage import store_facts
+from harken.verbs import tokens as verb
+from harken.verbs.encode import encode
+from harken.verbs.new_table import manifest_of_files
 from harken.verbs.prepare import prepare
 from harken.verbs.token_clips import decode_some, given_clips, marked_as_training, training_clips
 from test_trainer import tiny_recipe
@@ -89,7 +95,7 @@ def test_without_labels_a_column_decides(tiny_table: Path) -> None:
 def test_clips_are_decoded_as_evaluation_sees_them(tiny_table: Path) -> None:
     recipe = tiny_recipe(tiny_table)
     corpus, _ = prepare(recipe)
-    batches, bad = decode_some(recipe, corpus.manifest)
+    batches, bad = decode_some(recipe, corpus.manifest, {})
     assert bad == []
     found = list(batches)
     assert [len(batch) for batch in found] == [32, 4]
@@ -97,3 +103,31 @@ def test_clips_are_decoded_as_evaluation_sees_them(tiny_table: Path) -> None:
     assert rows.tolist() == list(range(36))
     expected = corpus.dataset(rows, recipe.audio).batch(rows[:32], 0)
     np.testing.assert_array_equal(found[0].waveform.numpy(), expected.waveform.numpy())
+
+
+def test_a_bucket_is_listed_once_for_all_clips(
+    tiny_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARKEN_CACHE", str(tmp_path / "cache"))
+    recipe, local = given_clips([str(tiny_table.parent)], ["audio.sample_rate=8000"])
+    assert local is not None
+    urls = []
+    for number, path in enumerate(local.frame["path"]):
+        urls.append(f"memory://{tmp_path.name}/{number:02d}/{Path(path).name}")
+        storage.write_atomic(urls[-1], Path(path).read_bytes())
+    clips = manifest_of_files(urls)
+    asked, facts = [], store_facts.facts
+
+    def counted(some: Iterable[str]) -> Any:
+        asked.append(list(some))
+        return facts(asked[-1])
+
+    for module in (store_facts, storage):
+        monkeypatch.setattr(module, "facts", counted)
+    monkeypatch.setattr(verb, "CLIPS", 9)
+    verb.fit(recipe, clips, tmp_path / "v", k=5)
+    assert [len(some) for some in asked if some] == [36]
+    asked.clear()
+    encode(tmp_path / "v", recipe, clips, tmp_path / "t.parquet", rows=9)
+    assert [len(some) for some in asked if some] == [36]
+    assert len(pl.read_parquet(tmp_path / "t.parquet")) == 36

@@ -17,7 +17,7 @@ from conftest import make_noise, make_tone
 from harken.cli import app
 from harken.errors import ConfigError, DataError, RunError
 from harken.feature_memory import FeatureMemory
-from harken.frontends import LogMel, Tokens, Waveform
+from harken.frontends import LogMel, NotFiniteError, Tokens, Waveform
 from harken.frontends.tokens import TokensModule
 from harken.manifest import Manifest
 from harken.predictor import load
@@ -147,6 +147,12 @@ def test_features_that_are_not_finite() -> None:
     waveform[1, 100] = torch.nan
     with pytest.raises(DataError, match="not finite"):
         module(waveform, lengths)
+    frames = module.frames(*waves())
+    frames[0][1, 1, 5] = torch.inf
+    module.frames = lambda waveform, lengths: frames  # type: ignore[method-assign]
+    with pytest.raises(NotFiniteError) as caught:
+        module(*waves())
+    assert caught.value.positions == [1]
     with pytest.raises(DataError, match="not finite"):
         Tokens(k=4).build(8000, None).fit([(waveform, lengths)])
 
@@ -180,6 +186,21 @@ def test_shards_give_the_same_vocabulary(tiny_table: Path, tmp_path: Path) -> No
     assert not list(tmp_path.glob(".*.parts"))
 
 
+def test_clips_that_are_left_out_are_not_counted(
+    tiny_table: Path, tmp_path: Path, write_clip: Any
+) -> None:
+    data = {"source": {"kind": "table", "path": str(tiny_table)}, "on_bad_audio": "skip"}
+    recipe = tokens_recipe(tiny_table, {"data": data})
+    clips = clips_of(recipe)
+    write_clip(Path(clips.frame["path"][4]), 0 * make_tone())
+    whole = verb.fit(recipe, clips, tmp_path / "one")
+    for number in (1, 2):
+        shared = verb.fit(recipe, clips, tmp_path / "two", shard=Shard(number, 2))
+    for done in (whole, shared):
+        assert done.vocabulary is not None
+        assert done.vocabulary.settings["num_clips"] == 35
+
+
 def test_fit_refuses(tiny_table: Path, tmp_path: Path, vocabulary: Path) -> None:
     recipe = tokens_recipe(tiny_table)
     clips = clips_of(recipe)
@@ -189,6 +210,9 @@ def test_fit_refuses(tiny_table: Path, tmp_path: Path, vocabulary: Path) -> None
         verb.fit(recipe, clips, tmp_path / "w", k=4000)
     with pytest.raises(ConfigError, match="has a vocabulary already"):
         verb.tokens_config(tokens_recipe(tiny_table, vocabulary=str(vocabulary)))
+    for name in ("k", "passes", "num_frames"):
+        with pytest.raises(ConfigError, match=rf"frontend\.{name}: Input should be greater"):
+            verb.fit(recipe, clips, tmp_path / "w", **{name: 0})
     verb.fit(recipe, clips, vocabulary, k=5, overwrite=True)
     assert len(read_vocabulary(vocabulary)) == 5
 
@@ -345,11 +369,21 @@ def test_as_a_person_types_it(
     assert Path("s.png").exists()
     clip = tiny_table.parent / "low_0_0.wav"
     assert "26 frames" in typed("listen", "v", clip, "--out", "heard.wav")
+    typed("fit", tiny_table, rate, "frontend.features.n_mels=20", "--k", 9, "--out", "w")
+    assert read_vocabulary("w").settings["features"]["n_mels"] == 20
 
 
-def test_options_that_cannot_be(tiny_table: Path, tmp_path: Path) -> None:
+def test_options_that_cannot_be(tiny_table: Path, tmp_path: Path, vocabulary: Path) -> None:
     fit = ["tokens", "fit", str(tiny_table), "--out", str(tmp_path / "v")]
+    encode = ["tokens", "encode", str(vocabulary), str(tiny_table), "--out", "t.parquet"]
+    listen = ["tokens", "listen", str(vocabulary), str(tiny_table.parent / "low_0_0.wav")]
     for words, text in (
+        ([*fit, "--kk", "5"], "--kk: there is no such option"),
+        ([*encode, "audio.sample_rate=16000"], "audio: the vocabulary says"),
+        ([*encode, "audio={sample_rate: 16000}"], "audio: the vocabulary says"),
+        ([*encode, "--frontend=log_mel"], "frontend: the vocabulary says"),
+        ([*listen, "--out", str(tmp_path / "heard.txt")], "ends in .txt"),
+        ([*listen, "--out", str(tmp_path / "heard")], "ends in no suffix"),
         ([*fit, "--split", "test"], "no split 'test'"),
         ([*fit, "--shard", "3/2"], "cannot read the shard"),
     ):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -65,6 +66,18 @@ def test_the_loss_falls_and_every_epoch_is_written(tiny_table: Path, tmp_path: P
     assert {"lr", "valid_loss", "valid_balanced_accuracy", "seconds", "data_seconds"} <= set(
         rows[0]
     )
+
+
+def test_batches_whose_clips_weigh_nothing_teach_nothing(tiny_table: Path, tmp_path: Path) -> None:
+    frame = pl.read_csv(tiny_table).with_columns(w=(pl.int_range(pl.len()) % 3 == 0).cast(pl.Int8))
+    frame.write_csv(tiny_table)
+    source = {"kind": "table", "path": str(tiny_table), "group": "speaker", "weight": "w"}
+    split = {"kind": "fold", "column": "fold", "valid": 0.5}
+    data = {"source": source, "target": "label", "split": split}
+    recipe = tiny_recipe(tiny_table, data=data, mix=None, train={"epochs": 1, "batch_size": 1})
+    trainer = fitted(recipe, tmp_path / "run")
+    assert all(torch.isfinite(value).all() for value in trainer.model.state_dict().values())
+    assert 0 < trainer.progress.history[0]["train_loss"] < 10
 
 
 def test_the_same_seed_gives_the_same_weights(tiny_table: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from harken.cli import app
 from harken.errors import ConfigError, HarkenError, RunError
 from harken.recipe import Recipe, dump_recipe, read_recipe
 from harken.report.page import build
+from harken.storage import StoreError
 from harken.trainer import StoppedError, Trainer
 from harken.verbs import tune as verb
 from harken.verbs.evaluate import evaluate
@@ -274,6 +276,38 @@ def test_no_memory_is_a_failure_of_the_trial(
     monkeypatch.undo()
     states = [trial.state for trial in tune(recipe, tmp_path, trials=4).trials]
     assert states == ["failed"] * 3 + ["complete"]
+
+
+@pytest.mark.parametrize("kind", ["disk", "store"])
+def test_what_a_full_disk_or_a_store_broke_off_is_taken_up(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It is no failure of the trial, and would be one of all that follow."""
+    recipe = recipe_of(clips)
+    tune(recipe, tmp_path, trials=1)
+    error: RunError = StoreError("the store cannot be reached", where="gs://b/x")
+    if kind == "disk":
+        error = RunError("cannot write this file: the disk is full")
+        error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(verb, "train_fold", Breaks(error))
+    with pytest.raises(type(error), match=error.message):
+        tune(recipe, tmp_path, trials=5)
+    monkeypatch.undo()
+    done = tune(recipe, tmp_path, trials=2)
+    assert [trial.state for trial in done.trials] == ["complete"] * 2
+
+
+def test_the_best_recipe_is_kept_though_a_kill_came_before_it(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(clips, search={"metric": "loss"})
+    monkeypatch.setattr(verb._Session, "_keep_best", lambda *args: None)
+    tuned = tune(recipe, tmp_path, trials=1)
+    assert not (tmp_path / "best.yaml").exists()
+    monkeypatch.undo()
+    tune(recipe, tmp_path, trials=1)
+    best = read_recipe([tmp_path / "best.yaml"])
+    assert best.optimizer.lr == tuned.trials[0].values["optimizer.lr"]
 
 
 @pytest.mark.parametrize("error", [StoppedError("stopped"), KeyboardInterrupt()])

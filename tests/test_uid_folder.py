@@ -258,6 +258,46 @@ def test_another_table_or_another_tree(tree: UidTree, tmp_path: Path) -> None:
     assert sorted(new.load().frame["id"]) == sorted(other.uids)
 
 
+def test_new_recordings_need_neither_the_group_nor_the_filtered_columns(
+    tree: UidTree, tmp_path: Path
+) -> None:
+    chosen = {"group": "digit", "where": {"digit": [0, 1], "task": "counting"}}
+    old = source(tree, table=str(tree.splits), **chosen)
+    assert set(old.load().frame["group"]) == {"0", "1"}
+    ids = tmp_path / "ids.csv"
+    ids.write_text("uid\n" + "\n".join(tree.uids))
+    new = old.on(str(ids)).load()
+    # The task is in the metadata, the digit nowhere; the speakers are the usual group.
+    assert set(new.frame["task"]) == {"counting"}
+    assert len(new) == len(tree.uids) // 2
+    assert set(new.frame["group"]) == set(tree.speakers)
+    assert "keeps 12 of 24 rows" in new.notes[0]
+    ids.write_text("uid,digit\n" + "\n".join(f"{uid},7" for uid in tree.uids))
+    with pytest.raises(DataError, match="no cell of column 'digit' is 0"):
+        old.on(str(ids)).load()
+    other = write_uid_tree(tmp_path / "other", num_speakers=3, num_digits=2, takes=1)
+    assert set(old.on(str(other.audio)).load().frame["group"]) == set(other.speakers)
+
+
+def test_the_nearest_uid_is_looked_for_once(
+    tree: UidTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+
+    def count(word: str, known: Any) -> str:
+        looked.append(word)
+        return ", did you mean this?"
+
+    monkeypatch.setattr("harken.sources.uid_folder.nearest", count)
+    table = tmp_path / "t.csv"
+    table.write_text("uid\n" + "\n".join([*tree.uids, *(f"x{n}" for n in range(40))]))
+    found = source(tree, table=str(table), on_missing="skip").load()
+    assert len(found) == len(tree.uids)
+    assert "40 uids are left out, such as t.csv:26: there is no folder 'x0'" in found.notes[0]
+    assert "did you mean this?" in found.notes[0]
+    assert looked == ["x0"]
+
+
 def test_a_thousand_recordings_take_seconds(tmp_path: Path) -> None:
     import time
 

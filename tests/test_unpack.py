@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from harken import storage
 from harken.errors import ConfigError, DataError, RunError
 from harken.unpack import unpack
 from harken.verbs.unpack import describe, unpack_archives
@@ -130,6 +135,47 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     done = unpack([file], tmp_path / "out", resume=True)
     assert (done.written, done.skipped) == (2, 1)
     assert tree(tmp_path / "out")["xy/xyz.flac"] == b"two"
+
+
+@pytest.mark.parametrize("damage", ["header", "cut in a header", "cut before a header"])
+def test_a_damaged_archive_is_not_taken_for_a_short_one(tmp_path: Path, damage: str) -> None:
+    content = bytearray(Path(archive(tmp_path / "set.tar", FILES)).read_bytes())
+    second = content.index(b"eval/deep")
+    if damage == "header":
+        content[second + 100 : second + 108] = b"\xff" * 8
+    else:
+        del content[second + (200 if damage == "cut in a header" else 0) :]
+    (tmp_path / "bad.tar").write_bytes(content)
+    with pytest.raises(DataError, match=rf"bad\.tar: .* damaged or cut off after {second} bytes"):
+        unpack([str(tmp_path / "bad.tar")], tmp_path / "out")
+    assert set(tree(tmp_path / "out")) == {"--/--ab.flac"}
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_checksums_of_compressed_archives_are_looked_at(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    plain = Path(archive(tmp_path / "set.tar", FILES)).read_bytes()
+    (tmp_path / "good.tgz").write_bytes(pack(plain[:700]) + pack(plain[700:]))
+    assert unpack([str(tmp_path / "good.tgz")], tmp_path / "out").written == 3
+    packed = pack(plain)
+    (tmp_path / "cut.tgz").write_bytes(packed[:-4])
+    with pytest.raises(DataError, match=r"cut\.tgz: this archive cannot be read"):
+        unpack([str(tmp_path / "cut.tgz")], tmp_path / "other")
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    file = archive(tmp_path / "set.tar", {"a" * 300 + ".wav": b"1"})
+    with pytest.raises(RunError, match="name too long"):
+        unpack([file], tmp_path / "out")
+
+
+def test_a_file_of_another_size_in_a_bucket_is_written_anew(bucket: str, tmp_path: Path) -> None:
+    unpack([archive(tmp_path / "old.tar", FILES)], f"{bucket}/out")
+    file = archive(tmp_path / "new.tar", FILES | {"eval/deep/xyz.flac": b"second"})
+    done = unpack([file], f"{bucket}/out", resume=True)
+    assert (done.written, done.skipped) == (1, 2)
+    assert storage.read_bytes(f"{bucket}/out/xy/xyz.flac") == b"second"
 
 
 def test_what_is_no_archive_is_said(tmp_path: Path) -> None:

@@ -144,7 +144,9 @@ def test_the_other_options_change_the_job(file: Path) -> None:
     assert planned("tune", file, choices)["maxTrialCount"] == 12
 
 
-def test_what_a_person_should_know_is_noted(file: Path, tiny_table: Path) -> None:
+def test_what_a_person_should_know_is_noted(
+    file: Path, tiny_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("--image", IMAGE, "--out", "gs://b/r", "--trials", "5")
     _, told = run("tune", file, *words, "search.sampler=tpe", "--accelerator", "NVIDIA_TELSA_T4")
     assert "Bayesian" in told
@@ -152,6 +154,12 @@ def test_what_a_person_should_know_is_noted(file: Path, tiny_table: Path) -> Non
     assert f"data.source.path is {tiny_table}, which is on this machine" in told
     _, told = run("job", file, *words[:4], "data.source.path=gs://b/clips.csv")
     assert "on this machine" not in told
+    for name in ("recordings", "label"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    _, told = run("job", file, *words[:4], "data.source.path=recordings")
+    assert "data.source.path is recordings, which is on this machine" in told
+    assert "data.target" not in told
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from torch import nn
 
 from harken.backbones import SpeechBackbone
 from harken.backbones.wave_encoders import norm_over_time, receptive_field
-from harken.errors import ConfigError, DataError
-from harken.frontends import FeatureSpec
+from harken.errors import ConfigError
+from harken.frontends import BadClipsError, FeatureSpec
 from test_encoders import backbone, features, module, noises, theirs
 from tiny_checkpoints import tiny_checkpoint
 
@@ -66,9 +66,11 @@ def test_a_clip_of_one_state_is_the_shortest() -> None:
     assert least == 400
     wave = torch.randn(2, 500)
     assert built(wave[:, :least], torch.tensor([400, 400])).states.shape[1] == 1
-    with pytest.raises(DataError, match=r"0\.0249 s is shorter than the 0\.025 s") as error:
+    with pytest.raises(BadClipsError, match=r"0\.0249 s are shorter than the 0\.025 s") as error:
         built(wave, torch.tensor([500, 399]))
-    assert error.value.fix == "audio.min_seconds=0.025 sets such clips aside"
+    assert "in training audio.min_seconds=0.025 finds them" in str(error.value.fix)
+    assert error.value.positions == [1]
+    assert str(error.value.named(["a.wav", "b.wav"])).startswith("backbone: b.wav: 0.0249 s are")
 
 
 def test_clips_of_a_fixed_length_below_the_receptive_field_are_refused_at_once() -> None:

@@ -354,22 +354,24 @@ def _held_out_auc(codes: Rows, target: Floats, train: Rows, valid: Rows) -> floa
     known = [part[(codes[part] >= 0) & ~np.isnan(target[part])] for part in (train, valid)]
     if not all(len(part) for part in known):
         return None
-    halves = [_shares(codes, target, other)[codes[part]] for part, other in (known, known[::-1])]
-    score, positive = np.concatenate(halves), target[np.concatenate(known)] > 0.5
-    yes, no = int(positive.sum()), int((~positive).sum())
+    # Clips of one value have one score, so that values are compared and not pairs of clips.
+    size = int(codes.max()) + 1
+    totals = [np.bincount(codes[part], minlength=size) for part in known]
+    hits = [np.bincount(codes[p], weights=target[p] > 0.5, minlength=size) for p in known]
+    score = np.concatenate([_shares(hits[other], totals[other]) for other in (1, 0)])
+    positive = np.concatenate(hits)
+    negative = np.concatenate(totals) - positive
+    yes, no = positive.sum(), negative.sum()
     if min(yes, no) < 2:
         return None
-    above = (score[positive][:, None] - score[~positive][None]).ravel()
-    auc = float((above > 0).mean() + 0.5 * (above == 0).mean())
+    above = score[:, None] - score[None]
+    auc = float(positive @ ((above > 0) + 0.5 * (above == 0)) @ negative / (yes * no))
     spread = np.sqrt((yes + no + 1) / (12 * yes * no))
     return auc if auc >= SHORTCUT_AUC and auc - 0.5 > 3 * spread else None
 
 
-def _shares(codes: Rows, target: Floats, rows: Rows) -> npt.NDArray[np.float64]:
-    """Return each code's share of positives among some rows, drawn a little to that of all."""
-    size = int(codes.max()) + 1
-    total = np.bincount(codes[rows], minlength=size)
-    hits = np.bincount(codes[rows], weights=target[rows] > 0.5, minlength=size)
+def _shares(hits: npt.NDArray[Any], total: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return each value's share of positives among some clips, drawn a little to that of all."""
     shares: npt.NDArray[np.float64] = (hits + hits.sum() / total.sum()) / (total + 1)
     return shares
 

@@ -77,21 +77,33 @@ class RunFolder:
             RunError: something is there already and `overwrite` is off, or what is there is no run.
         """
         folder = storage.place(path)
-        if storage.is_file(folder) or storage.entries(folder):
-            if not overwrite:
-                raise RunError(
-                    "this run folder exists already",
-                    where=str(folder),
-                    fix="choose another --out, continue it with --resume, or say --overwrite",
-                )
-            if not storage.is_file(folder / "recipe.yaml"):
-                raise RunError("this is no run folder, so it is not overwritten", where=str(folder))
+        if cls.refuse_existing(path, overwrite=overwrite):
             _remove(folder)
         try:
             storage.make_folder(folder)
         except OSError as error:
             raise RunError(f"cannot make the run folder: {error}", where=str(folder)) from None
         return cls(folder)
+
+    @staticmethod
+    def refuse_existing(path: Location, *, overwrite: bool = False) -> bool:
+        """Return whether there is a run that may be replaced; nothing is written or removed.
+
+        Raises:
+            RunError: something is there already and `overwrite` is off, or what is there is no run.
+        """
+        folder = storage.place(path)
+        if not storage.is_file(folder) and not storage.entries(folder):
+            return False
+        if not overwrite:
+            raise RunError(
+                "this run folder exists already",
+                where=str(folder),
+                fix="choose another --out, continue it with --resume, or say --overwrite",
+            )
+        if not storage.is_file(folder / "recipe.yaml"):
+            raise RunError("this is no run folder, so it is not overwritten", where=str(folder))
+        return True
 
     @classmethod
     def open(cls, path: Location) -> RunFolder:
@@ -189,6 +201,24 @@ class RunFolder:
         if not self.has("covariates.json"):
             return Covariates()
         return Covariates.from_json(self.read_json("covariates.json"))
+
+    def refuse_other_splits(self, parts: pl.DataFrame) -> None:
+        """Refuse to go on where clips, or the parts they are in, have changed since it began.
+
+        Args:
+            parts: Columns `id` and `split` of all clips, as `splits.parquet` has them.
+
+        Raises:
+            RunError: they have: clips that were learned from might be judged now.
+        """
+        if not self.has_state and not self.has("metrics.json"):
+            return
+        if not self.read_table("splits.parquet").equals(parts):
+            raise RunError(
+                "the clips, or their split, have changed since this run began",
+                where=str(self.path),
+                fix="put back the table and the recordings, or train anew with --overwrite",
+            )
 
     # --- weights and the state of training ---
 

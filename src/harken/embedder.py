@@ -27,6 +27,7 @@ from harken.conditioning import ConditionModule
 from harken.dataset import ClipDataset, Rows
 from harken.errors import ConfigError
 from harken.heads import Heads
+from harken.inference import naming
 from harken.labels import Labels
 from harken.loader import Loader, Order, even_batches
 from harken.model import Classifier, without_weights
@@ -248,9 +249,13 @@ def _with_layer(backbone: Backbone, layer: int) -> Backbone:
     """Return the config that gives one layer's states."""
     tree: dict[str, Any] = backbone.model_dump() | {"weighted": "none", "layer": layer}
     frozen = tree.get("freeze")
-    if isinstance(frozen, int) and layer >= 0:
+    still = frozen if isinstance(frozen, int) else 0
+    if still and layer >= 0:
         # Fewer blocks are used, so fewer can be frozen; nothing learns here anyway.
-        tree["freeze"] = min(frozen, layer) or "none"
+        tree["freeze"] = min(still, layer) or "none"
+    if tree.get("lora") is not None and 0 <= layer <= still:
+        # No block up to here was adapted.
+        tree["lora"] = None
     try:
         return type(backbone).model_validate(tree)
     except ValidationError as error:
@@ -322,7 +327,8 @@ def embed_clips(
     rows, vectors = [], []
     for batch in Loader(ByLength(clips, batch_size)).epoch():
         batch = batch.to(device)
-        found_here = embedder(batch.waveform, batch.lengths, batch.covariates)
+        with naming(batch, clips.names):
+            found_here = embedder(batch.waveform, batch.lengths, batch.covariates)
         vectors.append(found_here.cpu().numpy())
         rows.append(batch.rows.cpu().numpy())
     place = {int(row): number for number, row in enumerate(clips.rows)}

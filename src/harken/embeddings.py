@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,16 @@ from harken import storage
 from harken.errors import ConfigError, DataError, RunError
 from harken.parts import local_parts, part_names, parts_folder, remove_parts
 from harken.storage import Place
+from harken.tables import as_text
 
 Vectors = npt.NDArray[np.float32]
 Format = Literal["parquet", "npz"]
 Columns = Literal["vector", "list"]
 LIST = "embedding"
+OTHERS = (
+    "csv", "tsv", "txt", "json", "jsonl", "xlsx", "feather", "arrow", "npy", "pt", "pkl", "h5",
+)  # fmt: skip
+"""Suffixes of formats that embeddings are not written in."""
 _VECTOR = re.compile(r"e(0|[1-9]\d*)")
 
 
@@ -47,7 +53,7 @@ class Embeddings:
 
 
 def format_of(out: str, wanted: str | None) -> Format:
-    """Return the format that a file name or an option says.
+    """Return the format that a file name or an option says; without a suffix it is Parquet.
 
     Raises:
         ConfigError: they contradict each other, or there is no such format.
@@ -59,6 +65,12 @@ def format_of(out: str, wanted: str | None) -> Format:
     if told is not None and wanted not in (None, told):
         raise ConfigError(
             f"--format {wanted} does not go with {out}", where="--out", fix=f"--format {told}"
+        )
+    if suffix in OTHERS:
+        raise ConfigError(
+            f"embeddings are not written as .{suffix}",
+            where="--out",
+            fix="NAME.parquet or NAME.npz",
         )
     return "npz" if (wanted or told) == "npz" else "parquet"
 
@@ -181,18 +193,42 @@ def read_embeddings(url: str) -> Embeddings:
     """Read a table of embeddings: what `harken embed` writes, or any Parquet file of that form.
 
     Raises:
-        DataError: there is none, or it holds no embeddings.
+        DataError: there is none, it holds no embeddings, or an id stands in it twice.
     """
     path = storage.local_copy(url)
     if not path.is_file():
         raise DataError("there is no such table of embeddings", where=url, fix="harken embed")
     settings = read_settings(url)
-    if _is_npz(path):
-        with np.load(path, allow_pickle=False) as arrays:
-            if not {"ids", "embeddings"} <= set(arrays):
-                raise DataError("an npz of embeddings holds `ids` and `embeddings`", where=url)
-            ids, vectors = arrays["ids"], arrays["embeddings"].astype(np.float32)
-        return Embeddings(pl.DataFrame({"id": ids.astype(np.str_)}), vectors, settings)
+    frame, vectors = _read_npz(path, url) if _is_npz(path) else _read_parquet(path, url)
+    twice = frame["id"].is_duplicated()
+    if twice.any():
+        name = frame["id"][twice.arg_max() or 0]
+        raise DataError(f"the id {name!r} stands in these embeddings twice", where=url)
+    return Embeddings(frame, vectors, settings)
+
+
+def _read_npz(path: Path, url: str) -> tuple[pl.DataFrame, Vectors]:
+    with np.load(path, allow_pickle=False) as arrays:
+        if not {"ids", "embeddings"} <= set(arrays):
+            raise DataError("an npz of embeddings holds `ids` and `embeddings`", where=url)
+        try:
+            ids, vectors = arrays["ids"].astype(np.str_), arrays["embeddings"].astype(np.float32)
+        except ValueError as error:
+            raise DataError(
+                f"cannot read these arrays: {error}",
+                where=url,
+                fix="save texts and numbers: np.savez(NAME, ids=np.array(ids, str), embeddings=…)",
+            ) from None
+    if vectors.ndim != 2 or ids.shape != vectors.shape[:1]:
+        raise DataError(
+            f"`embeddings` must have a row for each of `ids`: they are {vectors.shape} and "
+            f"{ids.shape}",
+            where=url,
+        )
+    return pl.DataFrame({"id": ids}), vectors
+
+
+def _read_parquet(path: Path, url: str) -> tuple[pl.DataFrame, Vectors]:
     try:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -202,7 +238,7 @@ def read_embeddings(url: str) -> Embeddings:
         raise DataError("there is no column 'id'", where=url, fix=f"one of {frame.columns[:20]}")
     vectors = _vectors(frame, url)
     left = [name for name in frame.columns if name != LIST and not _VECTOR.fullmatch(name)]
-    return Embeddings(frame.select(left), vectors, settings)
+    return frame.select(left).with_columns(as_text(frame["id"]).alias("id")), vectors
 
 
 def read_settings(url: str) -> dict[str, Any]:
@@ -215,7 +251,7 @@ def read_settings(url: str) -> dict[str, Any]:
         else:
             text = pl.read_parquet_metadata(path).get("harken", "{}")
         told = json.loads(text)
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+    except (pl.exceptions.PolarsError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise RunError(f"this is no table of embeddings: {error}", where=url) from None
     return told if isinstance(told, dict) else {}
 
@@ -235,7 +271,8 @@ def _as_columns(vectors: Vectors, columns: Columns) -> pl.DataFrame:
 def _vectors(frame: pl.DataFrame, where: str) -> Vectors:
     if LIST in frame.columns:
         lists = frame[LIST].arr.to_list() if frame[LIST].dtype == pl.Array else frame[LIST]
-        widths = lists.list.len() if lists.dtype == pl.List else pl.Series([None])
+        known = isinstance(lists.dtype, pl.List) and lists.dtype.inner.is_numeric()
+        widths = lists.list.len() if known else pl.Series([None])
         if widths.n_unique() > 1 or not widths[0]:
             text = "column 'embedding' must hold lists of numbers, all of one length"
             raise DataError(text, where=where)
@@ -247,6 +284,9 @@ def _vectors(frame: pl.DataFrame, where: str) -> Vectors:
             where=where,
             fix="harken embed",
         )
+    odd = next((name for name in names if not frame[name].dtype.is_numeric()), None)
+    if odd is not None:
+        raise DataError(f"column {odd!r} must hold numbers", where=where)
     return frame.select(names).to_numpy().astype(np.float32)
 
 

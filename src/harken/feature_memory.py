@@ -80,7 +80,7 @@ class FeatureMemory:
                 batch = batch.to(device)
                 with naming(batch, clips.names):
                     start = model.features(batch.waveform, batch.lengths)
-                features, frames = model.advance(*start, batch.covariates, stage)
+                    features, frames = model.advance(*start, batch.covariates, stage)
                 longest = max(features.shape[-1], *(part.shape[-1] for part in parts), 0)
                 if _bytes_per_frame(features) * len(clips) * longest > limit:
                     model.train(was_training)

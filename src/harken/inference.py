@@ -12,7 +12,7 @@ import torch
 
 from harken.batch import Batch, Names, Output
 from harken.errors import ConfigError, DataError
-from harken.frontends import FrontendModule, NotFiniteError
+from harken.frontends import BadClipsError, FrontendModule
 from harken.losses import LossModule
 from harken.model import Classifier
 
@@ -67,7 +67,7 @@ def infer(
         where no loss is given or the clip has no target.
 
     Raises:
-        DataError: the front-end refuses a clip.
+        DataError: the network cannot read a clip.
     """
     was_training = model.training
     model.eval()
@@ -118,7 +118,7 @@ def refuse_non_finite(
 
 @contextmanager
 def naming(batch: Batch, names: Names | None) -> Iterator[None]:
-    """Put names into what a front-end says of a batch's clips.
+    """Put names into what a part of the network says of a batch's clips.
 
     Args:
         batch: The clips.
@@ -126,7 +126,7 @@ def naming(batch: Batch, names: Names | None) -> Iterator[None]:
     """
     try:
         yield
-    except NotFiniteError as error:
+    except BadClipsError as error:
         if names is None:
             raise
         raise error.named([names[row] for row in batch.rows.tolist()]) from error
@@ -157,5 +157,5 @@ def fit_frontend(
 
     try:
         frontend.fit(moved())
-    except NotFiniteError as error:
+    except BadClipsError as error:
         raise error.named([names[row] for row in drawn[0].rows.tolist()]) from error

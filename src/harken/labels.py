@@ -81,6 +81,8 @@ class Labels:
             found = f"only the class {names[0]!r}" if names else "no label at all"
             raise DataError(f"{found} in column {target.columns[0]!r}", where=origin)
         names = _ordered(names, target.groups)
+        if task == "multi":
+            _refuse_bars(names, origin)
         if target.positive is not None and target.positive not in names:
             hint = nearest(target.positive, names)
             raise ConfigError(
@@ -327,6 +329,14 @@ def _ordered(names: list[str], groups: list[list[str]] | None) -> list[str]:
             where="data.target.groups",
         )
     return flat
+
+
+def _refuse_bars(names: list[str], origin: str) -> None:
+    """Refuse names that could not be told apart again where decisions are joined by `|`."""
+    name = next((name for name in names if "|" in name), None)
+    if name is not None:
+        text = f"the label {name!r} holds a |, which joins labels in predictions"
+        raise DataError(text, where=origin, fix="rename it in the table")
 
 
 def _read_flags(frame: pl.DataFrame, cells: pl.Series, origin: str) -> npt.NDArray[np.float64]:

@@ -42,6 +42,12 @@ DEFAULTS: dict[System, Settings] = {
 }  # fmt: skip
 """Every argument with the default of its command line."""
 
+NEEDED = (
+    "resample_rate", "clip_length", "final_dropout", "clf_bottleneck", "epochs", "batch_size",
+    "learning_rate", "max_lr", "weight_decay", "num_mel_bins", "target_length", "dataset_mean",
+    "dataset_std", "layer",
+)  # fmt: skip
+"""Numbers without which there is no recipe."""
 NEVER_RAN = ("tshift", "speed", "gauss", "pshift", "gain", "stretch")
 """The waveform augmentations of 000: a wrong key made each of them do nothing."""
 PLUGIN = "harken.frontends.legacy"
@@ -89,9 +95,39 @@ def read_settings(
                 f"{system} has no argument {name!r}{nearest(name, defaults)}", where="--set"
             )
     notes = _unsaid(given, defaults)
-    run = LegacyRun(system, defaults | given, _groups(given, label_file, where), notes)
+    settings = defaults | given
+    for name, default in defaults.items():
+        place = "--set" if name in over else where
+        settings[name] = _typed(name, settings[name], default, place)
+    run = LegacyRun(system, settings, _groups(given, label_file, where), notes)
     _check(run, where)
     return run
+
+
+def _typed(name: str, value: Any, default: Any, where: str) -> Any:
+    """Return an argument as its default's kind of value; command lines often keep it as text.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if value is None and name not in NEEDED:
+        return None
+    if isinstance(default, bool):
+        known = {"true": True, "1": True, "false": False, "0": False}
+        if str(value).lower() in known:
+            return known[str(value).lower()]
+        raise ConfigError(f"{name} is True or False, not {value!r}", where=where)
+    if isinstance(default, int | float) or name == "seed":
+        kind = float if isinstance(default, float) else int
+        try:
+            return kind(value)
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"{name} must be a number, not {value!r}",
+                where=where,
+                fix=f"--set {name}={0 if default is None else default}",
+            ) from None
+    return None if value == "None" else value
 
 
 def _system_of(given: Settings, where: str) -> System:
@@ -154,8 +190,13 @@ def _check(run: LegacyRun, where: str) -> None:
             where=where,
             fix="say the rate of the training recordings: --set resample_rate=16000",
         )
-    if settings["activation"] != "relu":
-        raise ConfigError(f"there is no activation {settings['activation']!r}", where=where)
+    choices = {"activation": ("relu",), "scheduler": ("onecycle", None), "loss": ("BCE", "MSE")}
+    for name, known in choices.items():
+        if settings[name] not in known:
+            words = " or ".join(map(str, known))
+            raise ConfigError(
+                f"there is no {name} {settings[name]!r}", where=where, fix=f"--set {name}={words}"
+            )
 
 
 # --- the recipe ---

@@ -7,6 +7,8 @@ dead.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +66,17 @@ def read_state(path: str | Path, where: str | None = None) -> State:
     """
     where = where or str(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunError("there is no such file", where=where) from None
     except Exception as error:  # the unpickler's error class may not be named without pickle
-        text = str(error).strip().split("\n")[0][:200]
+        # torch's own text begins with the advice to load the file unsafely.
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"it asks for {asked[1]}" if asked else "it is damaged, or no file of torch.save"
         raise RunError(
-            f"cannot be read as weights: {text}",
+            f"cannot be read as weights: {what}",
             where=where,
             fix="save the state dict: torch.save(model.state_dict(), path)",
         ) from None

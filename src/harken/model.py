@@ -106,6 +106,8 @@ class Classifier(nn.Module):
         for entry in entries:
             spec = entry.extend(spec)
         back = (backbone if fetch else without_weights(backbone)).build(spec)
+        if fetch and any(entry.level == "features" for entry in entries):
+            _refuse_unread_row(back, spec.dim)
         for entry in entries:
             entry.attach_hidden(back.dim)
         pool = pooling.build(back)
@@ -236,6 +238,18 @@ def without_weights(config: Part) -> Part:
     nothing = {"pretrained": False, "checkpoint": None, "vocabulary": None}
     fields = type(config).model_fields
     return config.model_copy(update={k: v for k, v in nothing.items() if k in fields})
+
+
+def _refuse_unread_row(backbone: BackboneModule, bins: int) -> None:
+    """Refuse side information in a last row of the spectrogram that lies beyond all patches."""
+    read = backbone.bins_read
+    if read is not None and read < bins:
+        raise ConfigError(
+            f"the backbone's patches end with bin {read} of {bins}, and the row of side "
+            "information is the last, so that it would change nothing",
+            where="covariates",
+            fix=f"frontend.n_mels={read - 1}, or kind: film, add, attention or concat",
+        )
 
 
 def _groups(labels: Labels) -> tuple[tuple[str, ...], ...]:

@@ -11,15 +11,25 @@ import yaml
 
 from harken.errors import ConfigError
 
+TARGET = "target"
+"""The key whose bare values are not kinds but columns of a table."""
 
-def merge(tree: Any, over: Any) -> Any:
+
+def merge(tree: Any, over: Any, name: str = "") -> Any:
     """Lay `over` on `tree`: mappings merge key by key, anything else replaces.
 
     A mapping laid on a bare kind turns it into `{kind: …}` first, and another `kind` drops what
-    belonged to the old one.
+    belonged to the old one. Bare columns become `{columns: …}` so.
+
+    Args:
+        tree: What is there.
+        over: What is laid on it.
+        name: The key that both stand under.
     """
     if not isinstance(over, Mapping):
         return over
+    if name == TARGET and isinstance(tree, str | list):
+        tree = {"columns": tree}
     if isinstance(tree, str):
         tree = {"kind": tree}
     if isinstance(tree, list) and over and all(re.fullmatch(r"\d+", str(k)) for k in over):
@@ -28,7 +38,7 @@ def merge(tree: Any, over: Any) -> Any:
         tree = {}
     merged = dict(tree)
     for key, value in over.items():
-        merged[key] = merge(merged.get(key), value)
+        merged[key] = merge(merged.get(key), value, str(key))
     return merged
 
 
@@ -48,11 +58,15 @@ def parse_word(word: str, tree: Mapping[str, Any] | None = None) -> dict[str, An
         raise ConfigError(
             f"cannot read the override {word!r}", fix="write it as key.path=value, without spaces"
         )
+    return nest(path, read_value(text))
+
+
+def read_value(text: str) -> Any:
+    """Return what a text means in YAML, or itself where it is none."""
     try:
-        value: Any = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    return nest(path, value)
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # ValueError: something like a date, of a 13th month
+        return text
 
 
 def nest(path: str, value: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from harken.errors import ConfigError, DataError, RunError
 from harken.manifest import Clip
 from harken.pcm_fill import Fill, Progress, Table
 from harken.pcm_index import map_shard
-from harken.storage import cache_folder, is_local, local_path
+from harken.storage import Facts, cache_folder, is_local, local_path
 
 
 class Quarantined(NamedTuple):
@@ -93,6 +93,7 @@ class PcmCache:
         *,
         on_bad: Literal["stop", "skip"] = "stop",
         progress: Progress | None = None,
+        stores: Mapping[str, Facts] | None = None,
     ) -> list[Quarantined]:
         """Decode the clips that the folder does not hold yet; then `read(i)` reads `clips[i]`.
 
@@ -100,6 +101,7 @@ class PcmCache:
             clips: What to hold.
             on_bad: `stop` raises after all clips have been looked at, `skip` leaves bad ones out.
             progress: Is told how many clips of how many are there.
+            stores: What stores say of the files in buckets; None asks them.
 
         Returns:
             The clips that were left out, in order.
@@ -116,6 +118,7 @@ class PcmCache:
             max_bytes=self.max_bytes,
             threads=self.threads,
             progress=progress,
+            stores=stores,
         )
         self.num_decoded = 0
         try:

@@ -26,7 +26,7 @@ from harken.audio import DECODER, Audio, BadAudio, load_int16
 from harken.errors import DataError, RunError
 from harken.manifest import Clip
 from harken.pcm_index import Entry, Pcm, PcmIndex, ShardWriter, Stat, batched
-from harken.storage import ReadAhead, asking, is_local, local_path
+from harken.storage import Facts, ReadAhead, asking, is_local, local_path
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -91,6 +91,7 @@ class Fill:
         max_bytes: Bound of the folder.
         threads: Decoding threads.
         progress: Is told how many clips of how many are there.
+        stores: What stores say of the files in buckets; None asks them.
     """
 
     def __init__(
@@ -102,9 +103,11 @@ class Fill:
         max_bytes: int,
         threads: int,
         progress: Progress | None,
+        stores: Mapping[str, Facts] | None = None,
     ) -> None:
         self.folder, self.audio, self.clips = folder, audio, clips
         self.bound, self.threads, self.progress = max_bytes, threads, progress
+        self.stores = stores
         self.table = Table.empty(len(clips))
         self.num_decoded = self.num_done = self.num_written = self.num_held = 0
         self.slots: dict[int, int] = {}  # shard number → position in the table's maps
@@ -118,8 +121,10 @@ class Fill:
 
     def run(self) -> None:
         """Fill the table."""
-        remote = (clip.path for clip in self.clips if not is_local(clip.path))
-        with PcmIndex(self.folder) as self.index, asking(remote) as self.known:
+        told = self.stores
+        remote = (c.path for c in self.clips if told is None and not is_local(c.path))
+        with PcmIndex(self.folder) as self.index, asking(remote) as asked:
+            self.known: Callable[[], Mapping[str, Facts]] = asked if told is None else lambda: told
             self.index.sweep()
             missing = self._look_up_unchanged_files()
             self.index.touch(self.slots)  # at once, for the eyes of other processes

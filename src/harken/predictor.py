@@ -24,14 +24,14 @@ from harken.choice import nearest
 from harken.covariates import UNKNOWN, Covariates
 from harken.dataset import ClipDataset
 from harken.errors import DataError
-from harken.frontends import NotFiniteError
+from harken.frontends import BadClipsError
 from harken.inference import DeviceName, infer, pick_device
 from harken.labels import Labels
 from harken.manifest import Clip, Manifest
 from harken.model import Classifier
 from harken.recipe import Recipe, validate
 from harken.storage import Location
-from harken.thresholds import Thresholds, decide
+from harken.thresholds import Thresholds, decision_text
 
 Array = npt.NDArray[np.float64]
 
@@ -180,7 +180,7 @@ class Predictor:
 
         Raises:
             BadAudio: a file cannot be used and `on_bad` is `stop`.
-            NotFiniteError: its features are not finite, and `on_bad` is `stop`.
+            BadClipsError: the network cannot read it, and `on_bad` is `stop`.
             DataError: side information is missing or unknown.
         """
         self._refuse_missing(covariates or {})
@@ -219,7 +219,7 @@ class Predictor:
             score = self.scores([self.batch([clip])], table)
             if not np.isfinite(score).all():
                 raise BadAudio("not_finite", "the scores are not finite", where=clip.path)
-        except (BadAudio, NotFiniteError) as error:
+        except (BadAudio, BadClipsError) as error:
             if on_bad == "stop":
                 raise
             return {"path": clip.path, "error": str(error)}
@@ -255,12 +255,6 @@ def _informed(batches: Sequence[Batch], known: Covariates, table: Manifest | Non
         return [replace(b, covariates=torch.full((len(b), wide), UNKNOWN)) for b in batches]
     values = torch.from_numpy(known.encode(table))
     return [replace(batch, covariates=values[batch.rows]) for batch in batches]
-
-
-def decision_text(labels: Labels, score: Array, thresholds: Thresholds) -> pl.Series:
-    """Return each row's decision: a label, labels joined by `|`, or the value."""
-    regression = labels.task == "regression"
-    return labels.to_text(score if regression else decide(labels, score, thresholds))
 
 
 def load_classifier(

@@ -348,7 +348,7 @@ def _constant(known: Ints) -> Predict:
     """Return the smoothed log odds of a label that all training rows agree on."""
     rate = (known.sum() + 0.5) / (len(known) + 1)
     odds = float(np.log(rate / (1 - rate)))
-    return lambda vectors: np.full((len(vectors), 1), odds)
+    return lambda vectors: np.full((vectors.shape[0], 1), odds)
 
 
 def _side_by_side(parts: list[Predict]) -> Predict:

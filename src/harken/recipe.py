@@ -266,11 +266,11 @@ def read_recipe(files: Sequence[Location], words: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: naming every mistake at once.
     """
+    # A word such as --epochs is told before the 5 that follows it is looked for as a file.
+    laid_over = [parse_word(word) for word in words]
     tree: dict[str, Any] = {}
-    for file in files:
-        tree = merge(tree, _read_yaml(file))
-    for word in words:
-        tree = merge(tree, parse_word(word, tree))
+    for over in [*map(_read_yaml, files), *laid_over]:
+        tree = merge(tree, over)
     return validate(tree, where=", ".join(map(str, files)) or "recipe")
 
 
@@ -313,6 +313,9 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problem = "a key must be a word"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             if key.value in seen:
                 problem = f"the key {key.value!r} is there twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
@@ -335,6 +338,9 @@ def _read_yaml(file: Location) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"not YAML: {error.problem}", where=f"{file}:{line}") from None
+    except (yaml.YAMLError, ValueError) as error:  # a control character; a date that is none
+        reason = str(error).replace("\n", "")
+        raise ConfigError(f"not YAML: {reason}", where=str(file)) from None
     if not isinstance(tree, dict):
         raise ConfigError("a recipe is a mapping such as `data: {…}`", where=str(file))
     return tree

@@ -66,7 +66,7 @@ class OneCycle(Schedule):
         step = min(step, end)
         if step <= peak and peak > 0:
             return self._between(first, 1.0, step / peak)
-        share = (step - peak) / (end - peak)
+        share = (step - peak) / (end - peak) if end > peak else 0.0
         return self._between(1.0, first / self.final_div_factor, share)
 
     def _between(self, start: float, end: float, share: float) -> float:

@@ -164,7 +164,8 @@ def audit_gradients(trainer: Trainer, batches: Sequence[Batch]) -> list[Finding]
     for step in range(STEPS):
         seed_torch(trainer.recipe.seed, "check", step)
         batch = batches[step % len(batches)].to(trainer.device)
-        total = (trainer.compute_loss(batch) * batch.weight).sum() / batch.weight.sum()
+        weight = float(batch.weight.sum()) or 1.0
+        total = (trainer.compute_loss(batch) * batch.weight).sum() / weight
         if not torch.isfinite(total):
             text = "the loss is not finite on the first clips"
             return [Finding("gradients", "problem", text, "look at the targets and the front-end")]

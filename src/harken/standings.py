@@ -7,6 +7,7 @@ that most runs have is listed and not ranked, with its reason; it takes no part 
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -243,11 +244,12 @@ def _placed(runs: list[Run], labels: tuple[str, ...], metric: str) -> list[Row]:
     values = np.array([[run.values[label] for label in labels] for run in runs], dtype=np.float64)
     sums = [combined(row) for row in values]
     keys = [round(total if lower else -total, DIGITS) for total in sums]
+    ahead = sorted(keys)
     average, best = distance_to_average(values), distance_to_best(values, lower_is_better=lower)
     return [
         Row(
             run,
-            rank=1 + sum(other < key for other in keys),
+            rank=1 + bisect_left(ahead, key),
             combined=total,
             mean=total / len(labels),
             dist_avg=float(away),

@@ -46,7 +46,7 @@ def read_table(url: str, encoding: str | None = None, separator: str | None = No
             text = _decode(raw, encoding, origin)
             comma = separator or ("\t" if suffix == "tsv" else _sniff(text))
             return _delimited(text, comma, origin)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, csv.Error, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"cannot read this table: {reason}", where=origin) from error
     return _number_rows(frame, pl.int_range(1, frame.height + 1, dtype=pl.Int64))
@@ -82,7 +82,9 @@ def _decode(raw: bytes, encoding: str | None, origin: str) -> bytes:
     names = [encoding] if encoding else ["utf-16"] if marked else ["utf-8-sig", "cp949"]
     for name in names:
         try:
-            return raw.decode(name).encode().removeprefix(b"\xef\xbb\xbf")
+            text = raw.decode(name).encode().removeprefix(b"\xef\xbb\xbf")
+            # Spreadsheets save "CSV (Macintosh)" with carriage returns alone.
+            return text if b"\n" in text else text.replace(b"\r", b"\n")
         except UnicodeDecodeError:
             continue
         except LookupError as error:
@@ -160,6 +162,17 @@ def find_column(frame: pl.DataFrame, name: str, origin: str) -> pl.Series:
     raise DataError(
         f"there is no column {name!r}{nearest(name, names)}", where=origin, fix=f"one of {names}"
     )
+
+
+def free_name(name: str, taken: Sequence[str], others: Sequence[str] = ()) -> str:
+    """Return a column's own name, or where that is taken, with `table_` before it.
+
+    A name that has become free is none of the `others` that the table has beside it.
+    """
+    free = name
+    while free in taken or (free != name and free in others):
+        free = f"table_{free}"
+    return free
 
 
 def as_text(column: pl.Series) -> pl.Series:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from harken.errors import ConfigError
 from harken.labels import Labels
@@ -64,6 +65,12 @@ def decide(labels: Labels, score: Floats, thresholds: Thresholds = None) -> Flag
     positive = positive_index(labels)
     chosen = np.where(exact[:, positive] >= limits[..., 0], positive, 1 - positive)
     return _one_hot(chosen, 2)
+
+
+def decision_text(labels: Labels, score: Array, thresholds: Thresholds) -> pl.Series:
+    """Return each row's decision: a label, labels joined by `|`, or the value."""
+    regression = labels.task == "regression"
+    return labels.to_text(score if regression else decide(labels, score, thresholds))
 
 
 def fit_thresholds(

@@ -181,7 +181,8 @@ class Trainer:
         total = (per_clip * batch.weight).sum()
         if not torch.isfinite(total):
             self._refuse_non_finite(batch, per_clip)
-        (total / group_weight).backward()  # type: ignore[no-untyped-call]
+        # Clips may all weigh 0, and then nothing is learned from them.
+        (total / (group_weight or 1.0)).backward()  # type: ignore[no-untyped-call]
         if again:
             return
         self.loss.observe(output, seen)

@@ -6,6 +6,8 @@ run that was killed can be taken up again. The folder may be in a bucket.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import os
 import secrets
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal
+from typing import IO, Literal, Self, cast
 
 from harken import storage
 from harken.errors import DataError, RunError
@@ -88,9 +90,7 @@ def unpack(
     folder = storage.place(out)
     if not resume and storage.entries(folder):
         raise RunError("this folder is not empty", where=str(out), fix="--resume, or another --out")
-    there = frozenset[str]()
-    if not storage.is_local(folder) and storage.is_folder(folder):
-        there = frozenset(storage.list_files(folder))
+    there = _sizes(folder) if resume and not isinstance(folder, Path) else {}
     done = Unpacked()
     sources: dict[str, str] = {}
     with Uploads() as uploads:
@@ -107,7 +107,7 @@ def unpack(
                 sources[place] = member.name
                 if isinstance(folder, Path):
                     _write(folder, place, member, content, archive, done)
-                elif str(folder / place) in there:  # files in a bucket are complete
+                elif there.get(str(folder / place), -1) in (member.size, None):
                     done.skipped += 1
                 else:
                     uploads.put(folder / place, _read(member, content, archive))
@@ -119,13 +119,34 @@ def unpack(
     return done
 
 
+def _sizes(folder: Location) -> dict[str, int | None]:
+    """Return the files of a folder in a bucket by name, with their bytes where the store tells."""
+    names = storage.list_files(folder) if storage.is_folder(folder) else []
+    return {name: known.size for name, known in storage.facts(names).items()}
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header; tarfile itself takes a damaged one for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.HeaderError as error:
+            if isinstance(error, tarfile.EOFHeaderError) or tar.offset == 0:  # type: ignore[attr-defined]
+                raise
+            text = f"it is damaged or cut off after {tar.offset} bytes ({error})"
+            raise tarfile.ReadError(text) from error
+
+
 def _members(archive: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
     """Yield an archive's files in one pass, and refuse what is neither a file nor a folder."""
     name = archive.rpartition("/")[2]
     with (
         storage.open_file(archive) as file,
         _readable(name),
-        tarfile.open(fileobj=file, mode="r|*") as tar,
+        _expanded(file) as plain,
+        tarfile.open(fileobj=plain, mode="r|", tarinfo=_Header) as tar,
     ):
         for member in tar:
             if member.isdir():
@@ -140,6 +161,21 @@ def _members(archive: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
             content = tar.extractfile(member)
             assert content is not None
             yield member, content
+        while plain.read(_CHUNK):
+            pass  # The checksum of what was compressed stands at its end.
+
+
+def _expanded(file: IO[bytes]) -> IO[bytes]:
+    """Return a stream without its compression, if it has any, whose checksums are looked at."""
+    start = file.read(6)
+    file.seek(0)
+    if start.startswith(b"\x1f\x8b"):
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
+    if start.startswith(b"BZh"):
+        return bz2.BZ2File(file)
+    if start.startswith((b"\xfd7zXZ", b"\x5d\x00\x00")):
+        return lzma.LZMAFile(file)
+    return file
 
 
 @contextmanager
@@ -206,7 +242,8 @@ def _write(
             shutil.copyfileobj(content, file, _CHUNK)
         if temporary.stat().st_size != member.size:
             raise DataError(f"this archive ends inside {member.name!r}", where=source)
-        os.replace(temporary, final)
+        with _writable(final):
+            os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
     done.written += 1

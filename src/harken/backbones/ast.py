@@ -117,6 +117,7 @@ class AstModule(BackboneModule):
         self.dim, self.has_cls = config.dim, config.cls_token
         (height, self.width), (step, self.step) = config.patch, config.stride
         rows = (bins - height) // step + 1
+        self.bins_read = (rows - 1) * step + height
         columns = int(self._patches_in(torch.tensor(frames)))
         self.project = nn.Conv2d(1, config.dim, config.patch, config.stride)
         self.positions = Positions(config.positions, rows, columns, config.dim)

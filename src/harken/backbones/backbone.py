@@ -48,11 +48,14 @@ class BackboneModule(nn.Module):
             costs something for `all`.
         num_depths: Steps from the input to the output that `depth_of` tells apart; 0 if it does
             not.
+        bins_read: How many bins of a spectrogram are read, from the lowest on, where patches leave
+            some out; None for all.
     """
 
     dim: int
     has_cls: bool = False
     num_depths: int = 0
+    bins_read: int | None = None
     frozen: Literal["none", "part", "all"] = "none"
 
     def forward(self, features: Tensor, lengths: Tensor) -> Hidden:

@@ -63,6 +63,7 @@ class Encoder(nn.Module):
         ties_last: Whether the last hidden state by number has passed `finish`, as in Whisper.
         masks_spans: Whether the family masks spans of its inputs in training.
         has_cls: Whether `to_hidden` fills `Hidden.cls`.
+        bins_read: See `BackboneModule`.
         dim: Width of the hidden states.
     """
 
@@ -79,6 +80,7 @@ class Encoder(nn.Module):
     ties_last: ClassVar[bool] = False
     masks_spans: ClassVar[bool] = True
     has_cls: ClassVar[bool] = False
+    bins_read: int | None = None
 
     def __init__(self, network: Any) -> None:
         super().__init__()

@@ -58,7 +58,7 @@ class Lora(Config):
             for name, module in encoder.network.named_modules()
             if name.startswith(prefix) and isinstance(module, nn.Linear)
         ]
-        for target in wanted:
+        for target in wanted if dense else ():
             if not any(name.endswith(f".{target}") for name in dense):
                 known = sorted({name.rpartition(".")[2] for name in dense})
                 raise ConfigError(

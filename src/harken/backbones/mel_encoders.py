@@ -12,8 +12,8 @@ from harken.backbones.ast import read_columns
 from harken.backbones.backbone import Hidden, mask_from_lengths
 from harken.backbones.encoders import Context, Encoder, refuse_features, refuse_rate
 from harken.backbones.wave_encoders import span_mask
-from harken.errors import ConfigError, DataError
-from harken.frontends.frontend import FeatureSpec, Frontend
+from harken.errors import ConfigError
+from harken.frontends.frontend import BadClipsError, FeatureSpec, Frontend
 from harken.frontends.kaldi_fbank import KaldiFbank
 from harken.frontends.log_mel import LogMel
 from harken.frontends.normalize import DatasetNormalize, NoNormalize
@@ -76,15 +76,15 @@ class WhisperEncoder(Encoder):
         """Run the two convolutions, the second of which halves the rate.
 
         Raises:
-            DataError: a clip is longer than the table of positions.
+            BadClipsError: a clip is longer than the table of positions.
         """
         most = 2 * self.network.embed_positions.num_embeddings
         if features.shape[2] > most:
-            raise DataError(
-                f"a clip of {features.shape[2] / 100:.3g} s is longer than whisper's "
-                f"{most / 100:g} s",
+            raise BadClipsError(
+                f"{{}}: {features.shape[2] / 100:.3g} s are longer than whisper's {most / 100:g} s",
+                (lengths > most).nonzero()[:, 0].tolist(),
                 where="audio.clip_seconds",
-                fix=f"audio.clip_seconds={most / 100:g} crops it",
+                fix=f"cut such recordings; in training audio.clip_seconds={most / 100:g} does so",
             )
         inside = mask_from_lengths(lengths, features.shape[2])[:, None]
         x = F.gelu(self.network.conv1(features)).masked_fill(~inside, 0.0)
@@ -138,6 +138,7 @@ class AstEncoder(Encoder):
         super().__init__(network)
         config = self.config
         self.rows = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
+        self.bins_read = (self.rows - 1) * config.frequency_stride + config.patch_size
 
     @classmethod
     def frontend(cls, config: dict[str, Any], preprocessor: dict[str, Any]) -> Frontend:

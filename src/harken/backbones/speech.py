@@ -47,6 +47,11 @@ FAMILIES: dict[str, type[Encoder]] = {
 _UNKNOWN_PARTS = ("add_adapter", "use_intermediate_ffn_before_adapter", "conv_kernel_size")
 
 
+# Settings that only training feels; spans are masked below the first block.
+_MASKS = ("mask_time", "mask_feature")
+_RANDOM = ("hidden_dropout", "attention_dropout", "activation_dropout", "layerdrop", *_MASKS)
+
+
 class SpeechBackbone(Backbone):
     """wav2vec 2.0, XLS-R, HuBERT, WavLM, data2vec, UniSpeech, SEW, w2v-BERT 2.0, Whisper, AST.
 
@@ -109,6 +114,10 @@ class SpeechBackbone(Backbone):
             raise ValueError("lora learns nothing with freeze: all; leave one of them out")
         if self.freeze == "all" and self.gradient_checkpointing:
             raise ValueError("gradient_checkpointing does nothing with freeze: all; leave it out")
+        idle = _RANDOM if self.freeze == "all" else _MASKS if isinstance(self.freeze, int) else ()
+        for option in idle:
+            if getattr(self, option):
+                raise ValueError(f"{option} does nothing with freeze: {self.freeze}; leave it out")
         return self
 
     def resolved(self) -> SpeechBackbone:
@@ -254,7 +263,7 @@ class SpeechModule(BackboneModule):
             self.mix = LayerMix(blocks + 1, encoder.dim, config.weighted)
             self.dim = (blocks + 1) * encoder.dim
             finish = encoder.ties_last
-        self.finishes = finish
+        self.finishes, self.bins_read = finish, encoder.bins_read
         if not finish:
             encoder.drop_finish()
         self.still = self._still_steps(config)

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from harken.backbones.backbone import mask_from_lengths
 from harken.backbones.encoders import Context, Encoder, refuse_features, refuse_rate
 from harken.backbones.span_mask import SpanMask
-from harken.errors import ConfigError, DataError
-from harken.frontends.frontend import FeatureSpec, Frontend
+from harken.errors import ConfigError
+from harken.frontends.frontend import BadClipsError, FeatureSpec, Frontend
 from harken.frontends.waveform import Waveform
 
 
@@ -54,17 +54,20 @@ class WaveEncoder(Encoder):
         """Run the convolutions over waveforms `(batch, samples)`.
 
         Raises:
-            DataError: a clip is shorter than what one state sees.
+            BadClipsError: a clip is shorter than what one state sees.
         """
         least = receptive_field(self.config)
         shortest = int(lengths.min())
         if shortest < least:
             rate = float(getattr(self.config, "sampling_rate", 16000))
-            raise DataError(
-                f"a clip of {shortest / rate:.3g} s is shorter than the {least / rate:.3g} s that "
+            raise BadClipsError(
+                f"{{}}: {shortest / rate:.3g} s are shorter than the {least / rate:.3g} s that "
                 f"{self.config.model_type} needs for one state",
-                where="audio.min_seconds",
-                fix=f"audio.min_seconds={_seconds(least, rate)} sets such clips aside",
+                (lengths < least).nonzero()[:, 0].tolist(),
+                where="backbone",
+                fix="leave such recordings out; in training "
+                f"audio.min_seconds={_seconds(least, rate)} finds them, and "
+                "data.on_bad_audio=skip sets them aside",
             )
         x = features[:, None]
         for layer in self.network.feature_extractor.conv_layers:

@@ -83,13 +83,13 @@ def side_information(words: list[str]) -> dict[str, object]:
     Raises:
         ConfigError: a word has no `=`.
     """
-    import yaml
+    from harken.overrides import read_value
 
     parted = [word.partition("=") for word in words]
     bad = [word for word, (_, equals, _) in zip(words, parted, strict=True) if not equals]
     if bad:
         raise ConfigError(f"cannot read {bad[0]!r}", where="--with", fix="--with age=5")
-    return {name: yaml.safe_load(value) for name, _, value in parted}
+    return {name: read_value(value) for name, _, value in parted}
 
 
 @contextmanager

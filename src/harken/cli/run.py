@@ -50,6 +50,8 @@ def train(
             raise ConfigError("a trial trains its folds one after another", where="--jobs")
         _train_trial(recipe, out, number, folds)
         return
+    if resume and overwrite:
+        raise ConfigError("a run is continued or replaced, not both", where="--resume --overwrite")
     settings = recipe_of(recipe)
     with decoding() as told:
         if dry_run:

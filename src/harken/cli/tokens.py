@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,7 +54,7 @@ def fit(
 
     if split not in ("train", "all"):
         raise ConfigError(f"there is no split {split!r}", where="--split", fix="train or all")
-    default = {"frontend": {"kind": "tokens"}}
+    default = {"frontend": {"kind": "tokens", "features": {"kind": "log_mel"}}}
     recipe, clips = given_clips(*_parted(given), default)
     share = Shard.read(shard)
     with decoding() as told:
@@ -100,10 +101,10 @@ def encode(
     from harken.verbs.token_clips import given_clips
 
     names, words = _parted(given)
-    if any(word.removeprefix("--").startswith("audio.") for word in words):
-        raise ConfigError(
-            "the vocabulary says how sound is read", where="audio", fix="leave it out"
-        )
+    for section in (re.split(r"[.=]", word.removeprefix("--"))[0] for word in words):
+        if section in ("audio", "frontend"):
+            text = "the vocabulary says how sound is read"
+            raise ConfigError(text, where=section, fix="leave it out")
     settings = verb.encode_settings(vocabulary)
     recipe, clips = given_clips(names, words, settings)
     recipe = recipe.model_copy(update={"audio": type(recipe.audio)(**settings["audio"])})
@@ -176,4 +177,9 @@ def listen(
 
 def _parted(words: list[str]) -> tuple[list[str], list[str]]:
     overrides = [word for word in words if _WORD.match(word)]
-    return [word for word in words if word not in overrides], overrides
+    names = [word for word in words if word not in overrides]
+    for name in names:
+        if name.startswith("--") and not Path(name).exists():
+            fix = "harken tokens --help; overrides are key.path=value, without spaces"
+            raise ConfigError("there is no such option", where=name, fix=fix)
+    return names, overrides

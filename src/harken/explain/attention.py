@@ -105,12 +105,18 @@ def read_attention(subject: Subject) -> tuple[list[Array], Hidden]:
     Raises:
         ConfigError: the attention is not between all tokens, as in windowed transformers.
     """
-    features, backbone = subject.features, subject.model.backbone
+    backbone = subject.model.backbone
     reader = _reader(backbone)
     assert reader is not None
-    counts = torch.tensor([features.shape[-1]], device=features.device)
-    maps, hidden = reader(features, counts), subject.model.hidden(features, counts)
-    tokens = hidden.states.shape[1]
+    # What the backbone reads may hold side information beside the features.
+    read: list[tuple[Tensor, Tensor]] = []
+
+    def look(_: nn.Module, arguments: tuple[Tensor, Tensor]) -> None:
+        read.append(arguments)
+
+    with _hooked([backbone.register_forward_pre_hook(look)]):
+        hidden = subject.hidden()
+    maps, tokens = reader(*read[0]), hidden.states.shape[1]
     if not maps or any(
         len(m) != 1 or m.shape[2] != m.shape[3] or m.shape[3] < tokens for m in maps
     ):

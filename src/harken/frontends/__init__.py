@@ -1,6 +1,12 @@
 """Front-ends: what the network sees of a waveform."""
 
-from harken.frontends.frontend import FeatureSpec, Frontend, FrontendModule, NotFiniteError
+from harken.frontends.frontend import (
+    BadClipsError,
+    FeatureSpec,
+    Frontend,
+    FrontendModule,
+    NotFiniteError,
+)
 from harken.frontends.kaldi_fbank import KaldiFbank
 from harken.frontends.log_mel import LogMel
 from harken.frontends.normalize import (
@@ -16,6 +22,7 @@ from harken.frontends.tokens import Tokens
 from harken.frontends.waveform import Waveform
 
 __all__ = [
+    "BadClipsError",
     "ClipNormalize",
     "DatasetNormalize",
     "FeatureSpec",

@@ -33,23 +33,43 @@ class FeatureSpec:
     vocabulary: str | None = None
 
 
-class NotFiniteError(DataError):
-    """Features of clips are NaN or infinite.
+class BadClipsError(DataError):
+    """A part of the network cannot read some clips of a batch.
 
     Args:
+        text: What is wrong, with `{}` where the clips are named.
         positions: Which clips of the batch; while fitting, of the batch drawn last.
         names: The clips' names, where they are known.
+        where: The part.
+        fix: What to do.
     """
 
-    def __init__(self, positions: list[int], names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, text: str, positions: list[int], names: Sequence[str] = (), *, where: str, fix: str
+    ) -> None:
         told = ", ".join(names[:3]) if names else f"{len(positions)} clips of a batch"
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        super().__init__(text.replace("{}", told + more), where=where, fix=fix)
+        self.text, self.positions = text, positions
+
+    def named(self, names: Sequence[str]) -> BadClipsError:
+        """Return the error that names the clips; `names` are those of the whole batch."""
+        mine = [names[i] for i in self.positions]
+        where, fix = self.where or "", self.fix or ""
+        return BadClipsError(self.text, self.positions, mine, where=where, fix=fix)
+
+
+class NotFiniteError(BadClipsError):
+    """Features of clips are NaN or infinite; see `BadClipsError`."""
+
+    def __init__(self, positions: list[int], names: Sequence[str] = ()) -> None:
         super().__init__(
-            f"the features of {told}{more} are not finite",
+            "the features of {} are not finite",
+            positions,
+            names,
             where="frontend",
             fix="mend or remove such recordings, or change frontend",
         )
-        self.positions = positions
 
     def named(self, names: Sequence[str]) -> NotFiniteError:
         """Return the error that names the clips; `names` are those of the whole batch."""

@@ -221,7 +221,7 @@ class TokensModule(FrontendModule):
         tokens, scores = self._nearest(frames.reshape(-1, frames.shape[2]))
         shape = mask.shape
         if waveform.device.type == "cpu":
-            bad = (scores.view(shape).isnan() & mask).any(dim=1)
+            bad = (~scores.view(shape).isfinite() & mask).any(dim=1)
             if bool(bad.any()):
                 raise NotFiniteError(bad.nonzero()[:, 0].tolist())
         return tokens.view(shape).masked_fill(~mask, 0), counts

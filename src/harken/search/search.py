@@ -294,10 +294,23 @@ def _order(parameters: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[str, ..
     while left:
         ready = [p for p, named in left.items() if not any(_needs(p, named, q) for q in left)]
         if not ready:
-            raise ValueError(f"the `when` of {', '.join(left)} depend on each other in a circle")
+            raise ValueError(_why_none_is_first(left))
         done.append(ready[0])
         del left[ready[0]]
     return tuple(done)
+
+
+def _why_none_is_first(left: Mapping[str, tuple[str, ...]]) -> str:
+    for path, names in left.items():
+        for name in names:
+            if path.startswith(f"{name}."):
+                return (
+                    f"the `when` of {path} names {name}, in which it lies; name a setting beside "
+                    f"it, such as {name}.kind"
+                )
+            if _needs(path, (name,), path):
+                return f"the `when` of {path} names {name}, which it sets itself"
+    return f"the `when` of {', '.join(left)} depend on each other in a circle"
 
 
 def _needs(path: str, named: tuple[str, ...], other: str) -> bool:

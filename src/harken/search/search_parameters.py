@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -31,7 +31,7 @@ class Parameter(Choice):
     def _flat(cls, value: Any) -> Any:
         return dict(flatten(value)) if isinstance(value, Mapping) else value
 
-    def grid(self) -> list[Value] | None:
+    def grid(self) -> Sequence[Value] | None:
         """Return all values in order, or None where they cannot be counted."""
         raise NotImplementedError
 
@@ -64,7 +64,7 @@ class FloatParameter(Parameter):
         _check_range(self.low, self.high, self.log, self.step is not None)
         return self
 
-    def grid(self) -> list[Value] | None:
+    def grid(self) -> Sequence[Value] | None:
         """Return the steps, if there are any; see `Parameter.grid`."""
         if self.low == self.high:
             return [self.low]
@@ -114,9 +114,9 @@ class IntParameter(Parameter):
         _check_range(self.low, self.high, self.log, self.step != 1)
         return self
 
-    def grid(self) -> list[Value] | None:
-        """Return the numbers; see `Parameter.grid`."""
-        return list(range(self.low, self.high + 1, self.step))
+    def grid(self) -> Sequence[Value] | None:
+        """Return the numbers, of which there may be billions; see `Parameter.grid`."""
+        return range(self.low, self.high + 1, self.step)
 
     def extremes(self) -> list[Value]:
         """Return both ends; see `Parameter.extremes`."""
@@ -153,7 +153,7 @@ class CategoricalParameter(Parameter):
             raise ValueError(f"choices has {twice[0]} twice")
         return choices
 
-    def grid(self) -> list[Value] | None:
+    def grid(self) -> Sequence[Value] | None:
         """Return the choices; see `Parameter.grid`."""
         return list(self.choices)
 

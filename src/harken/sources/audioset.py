@@ -67,8 +67,8 @@ class AudioSet(Source):
     cut: bool = True
     """Whether each file is its clip; false takes seconds `start` to `end` of a longer file."""
     listing: str | None = None
-    """A text file of the audio's paths below `root`, one a line, as `find` writes them; null lists
-    the folder, which takes minutes where there are millions of files."""
+    """A text file of the audio's paths, one a line, as `find ROOT` writes them, or below `root`;
+    null lists the folder, which takes minutes where there are millions of files."""
     subset: float = Field(1.0, gt=0, le=1)
     """Share of each CSV's clips to take, drawn by `subset_seed`."""
     subset_seed: int = Field(0, ge=0)
@@ -119,7 +119,8 @@ class AudioSet(Source):
         known = classes if ontology is None else ontology.names
         if self.on_unknown == "stop":
             strange = mids.filter(~mids.is_in(list(known))).sort().to_list()
-            (ontology or _made_of(classes)).refuse_strangers(strange, origin)
+            fix = "the ontology that belongs to the segments, or on_unknown: skip"
+            (ontology or _made_of(classes)).refuse_strangers(strange, origin, fix)
         frame, notes = self._labelled(frame, classes, known)
         frame, lost = self._found(frame, origin)
         dropped = [] if not self.cut else ["start", "duration"]
@@ -135,7 +136,8 @@ class AudioSet(Source):
             origin = self.class_labels.rpartition("/")[2]
             classes = read_class_labels(self.class_labels)
             if ontology is not None:
-                ontology.refuse_strangers(list(classes), origin)
+                fix = "the ontology that belongs to the class labels, or leave one of them out"
+                ontology.refuse_strangers(list(classes), origin, fix)
         else:
             assert ontology is not None
             origin, classes = ontology.origin, ontology.classes(which)
@@ -187,7 +189,8 @@ class AudioSet(Source):
         root = absolute(self.root.rstrip("/") or "/")
         files = self._listed(root)
         if not len(files):
-            raise DataError("there are no recordings in this folder", where=self.root)
+            what, where = ("folder", self.root) if self.listing is None else ("list", self.listing)
+            raise DataError(f"there are no recordings in this {what}", where=where)
         paths = locate(frame["id"], files)
         is_lost = paths.is_null()
         if not is_lost.any():
@@ -208,8 +211,9 @@ class AudioSet(Source):
     def _listed(self, root: str) -> pl.Series:
         """Return the paths of all recordings below the root."""
         if self.listing is not None:
-            lines = _lines(storage.read_bytes(self.listing))["line"].str.strip_prefix(f"{root}/")
-            lines = lines.str.strip_prefix("./").drop_nulls()
+            lines = _lines(storage.read_bytes(self.listing))["line"].drop_nulls()
+            for start in (root, self.root.rstrip("/"), "."):
+                lines = lines.str.strip_prefix(f"{start}/")
             suffixes = "|".join(suffix.removeprefix(".") for suffix in SUFFIXES)
             return lines.filter(lines.str.contains(rf"(?i)\.(?:{suffixes})$"))
         files = pl.Series("file", storage.list_files(root, SUFFIXES), dtype=pl.String)

@@ -59,8 +59,13 @@ class Ontology:
             if which == "all" or label not in self.restricted
         }
 
-    def refuse_strangers(self, labels: list[str], origin: str) -> None:
+    def refuse_strangers(self, labels: list[str], origin: str, fix: str) -> None:
         """Refuse label ids that the ontology does not have.
+
+        Args:
+            labels: Label ids that are used.
+            origin: The file that uses them.
+            fix: What to do about it.
 
         Raises:
             DataError: names the first of them.
@@ -71,7 +76,7 @@ class Ontology:
             raise DataError(
                 f"the label id {strange[0]!r} is not in {self.origin}{more}",
                 where=origin,
-                fix="the ontology that belongs to the segments, or on_unknown: skip",
+                fix=fix,
             )
 
 

@@ -13,9 +13,9 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 def is_folder(url: str) -> bool:
-    """Whether a table's name is that of a folder: it exists, and has no table's suffix."""
+    """Whether a table's name is that of a folder: there is one, and it has no table's suffix."""
     has_suffix = url.lower().endswith((*SUFFIXES, ".json", ".pq", ".txt"))
-    return not has_suffix and storage.exists(url)
+    return not has_suffix and storage.is_folder(url)
 
 
 def read_tables(

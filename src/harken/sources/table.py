@@ -13,7 +13,7 @@ from harken.errors import DataError
 from harken.manifest import Manifest
 from harken.sources.source import Source
 from harken.sources.split_tables import is_folder, read_tables, without_valid_groups
-from harken.tables import as_text, find_column, keep_where, kept_note
+from harken.tables import as_text, find_column, free_name, keep_where, kept_note
 
 ROLES = ("group", "fold", "split")
 """Columns that are taken by their own name where no other is named."""
@@ -201,6 +201,7 @@ def _others(
         if name not in taken:
             rest[name] = table[name]
         elif roles.get(name) != name:
-            rest[f"table_{name}"] = table[name]
-            notes.append(f"the table's own column {name!r} is called 'table_{name}' here")
+            free = free_name(name, [name], table.columns)
+            rest[free] = table[name]
+            notes.append(f"the table's own column {name!r} is called {free!r} here")
     return rest, notes

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from harken import storage
 from harken.audio import BadAudio, probe
@@ -64,6 +64,9 @@ class UidFolder(Source):
 
     default_target: ClassVar[str | None] = None
 
+    # Clips that a finished run has not seen need neither its group nor the columns of `where`.
+    _is_new: bool = PrivateAttr(False)
+
     def load(self) -> Manifest:
         """Find the recordings, read their metadata, and join the table.
 
@@ -80,23 +83,29 @@ class UidFolder(Source):
         if self.check_rates:
             notes += _check_rates(files, metadata)
         table = _joined(table.with_columns(path=pl.Series("path", files)), metadata)
-        table = keep_where(table, self.where, origin)
-        notes += kept_note(self.where, table.height, total)
+        where = {n: v for n, v in self.where.items() if n in table.columns or not self._is_new}
+        table = keep_where(table, where, origin)
+        notes += kept_note(where, table.height, total)
         table, moved = self._grouped(table, origin)
         return Manifest(table, origin, (*notes, *moved, *renamed))
 
     def on(self, new: str) -> UidFolder:
         """Return the source that reads other recordings like these.
 
+        They need not have the columns of `group`, `where` and `weight`; what they have counts.
+
         Args:
             new: A table of uids of this tree (or a folder of train, valid and test tables), or the
                 root of another tree.
         """
         if is_folder(new) and not has_split_files(new):
-            return self.model_copy(update={"path": new, "study": None, "table": None})
-        columns = read_tables(new)[0].columns
-        weight = self.weight if self.weight in columns else None
-        return self.model_copy(update={"table": new, "weight": weight})
+            source = self.model_copy(update={"path": new, "study": None, "table": None})
+        else:
+            columns = read_tables(new)[0].columns
+            weight = self.weight if self.weight in columns else None
+            source = self.model_copy(update={"table": new, "weight": weight})
+        source._is_new = True
+        return source
 
     def _table(
         self, entries: dict[str, UidEntry], root: str
@@ -132,6 +141,11 @@ class UidFolder(Source):
         found = map_files(look_up, zip(table["id"], table["row"], strict=True))
         errors = [each for each in found if isinstance(each, DataError)]
         good = [each for each in found if not isinstance(each, DataError)]
+        if errors:
+            # Looking for the nearest of many names takes a second, so it is done for one only.
+            uid = table["id"][next(i for i, each in enumerate(found) if each is errors[0])]
+            hint = nearest(uid, entries) if uid and uid not in entries else ""
+            errors[0] = DataError(errors[0].message + hint, where=errors[0].where)
         if errors and (self.on_missing == "stop" or not good):
             raise _all_of(errors, self.on_missing)
         notes = [f"{len(errors)} uids are left out, such as {error}" for error in errors[:1]]
@@ -140,7 +154,9 @@ class UidFolder(Source):
 
     def _grouped(self, table: pl.DataFrame, origin: str) -> tuple[pl.DataFrame, list[str]]:
         usual = [name for name in ("group", "subject") if name in table.columns]
-        column = self.group or (usual[0] if usual else None)
+        column: str | None = usual[0] if usual else None
+        if self.group is not None and (self.group in table.columns or not self._is_new):
+            column = self.group
         if column is not None:
             cells = find_column(table, column, origin)
             if "group" in table.columns and column != "group":
@@ -158,9 +174,7 @@ def _entry(
     if not uid:
         raise DataError("no uid", where=f"{origin}:{row}")
     if uid not in entries:
-        raise DataError(
-            f"there is no folder {uid!r} in {root}{nearest(uid, entries)}", where=f"{origin}:{row}"
-        )
+        raise DataError(f"there is no folder {uid!r} in {root}", where=f"{origin}:{row}")
     metadata = entries[uid].metadata()
     return entries[uid].waveform(metadata.get("encoding")), metadata
 

@@ -8,6 +8,7 @@ local cache of bounded size; what is written to a bucket leaves nothing behind h
 from harken.storage.ahead import ReadAhead
 from harken.storage.copies import cache_folder, local_copies, local_copy, recent_copy
 from harken.storage.files import atomic_path, open_file, read_bytes, write_atomic
+from harken.storage.full_disk import is_full
 from harken.storage.listing import (
     entries,
     exists,
@@ -39,6 +40,7 @@ __all__ = [
     "facts",
     "is_file",
     "is_folder",
+    "is_full",
     "is_local",
     "join",
     "list_files",

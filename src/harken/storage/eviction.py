@@ -36,7 +36,7 @@ class _Tally:
     """What a folder holds, as far as this process knows."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.held, self.added = folder, 0, 0
+        self.folder, self.held, self.added, self.spared = folder, 0, 0, 0
         for part in (folder / "partial").glob("*.part"):
             _remove_if_idle(part, time.time() - _PART_SECONDS)
         self.held = sum(seen.size for seen in _look(folder))
@@ -45,9 +45,14 @@ class _Tally:
         """Note a new copy, and look whether others have to go."""
         self.held += size
         self.added += size
+        self.spared -= 1
+        if self.spared > 0:
+            return
         if self.held > bound or self.added > bound / 10:  # other processes add copies, too
             self.added = 0
-            self.held = _evict(self.folder, bound)
+            self.held, count = _evict(self.folder, bound)
+            # Where all are in use, a look for each new one would soon take longer than to fetch it.
+            self.spared = count // 10 if self.held > bound else 0
 
 
 _tallies: dict[Path, _Tally] = {}
@@ -110,17 +115,18 @@ def age(lock: int, used: int) -> None:
             os.utime(lock if os.utime in os.supports_fd else "", (then, then))
 
 
-def _evict(folder: Path, bound: float) -> int:
+def _evict(folder: Path, bound: float) -> tuple[int, int]:
+    """Remove copies that nobody uses, if need be; return the bytes that stay, and files seen."""
     found = sorted(_look(folder))
     held, limit = sum(seen.size for seen in found), time.time() - GRACE_SECONDS
     if held <= bound:
-        return held
+        return held, len(found)
     for seen in found:
         if held <= _LOW * bound or seen.used > limit:
             break
         if _remove_if_idle(seen.path, limit):
             held -= seen.size
-    return held
+    return held, len(found)
 
 
 def _remove_if_idle(path: Path, limit: float) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harken.errors import DataError
-from harken.storage.store_facts import in_parallel
+from harken.storage.store_facts import file_info, in_parallel
 from harken.storage.stores import ask, check_bucket
 from harken.storage.url import Location, Place, Url, is_local, join, local_path
 
@@ -22,7 +22,13 @@ def exists(url: Location) -> bool:
 
 def is_file(url: Location) -> bool:
     """Whether there is a file."""
-    return local_path(url).is_file() if is_local(url) else _kind(url) == "file"
+    if is_local(url):
+        return local_path(url).is_file()
+    try:
+        ask(url, file_info)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def is_folder(url: Location) -> bool:

@@ -86,10 +86,10 @@ def connect(url: Location) -> tuple[Any, str]:
         ConfigError: the store is unknown, or there are no credentials for it.
         MissingExtraError: the store needs a package that is not installed.
     """
-    settings = sorted(item for item in os.environ.items() if item[0].startswith(_ENVIRONMENT))
     account = _azure_account(url) if family(url) == "abfs" else None
-    key = (os.getpid(), protocol_of(url), account, *settings)
-    with _lock:
+    with _lock:  # while it connects, another thread may change the environment for a moment
+        settings = sorted(item for item in os.environ.items() if item[0].startswith(_ENVIRONMENT))
+        key = (os.getpid(), protocol_of(url), account, *settings)
         store = _stores.get(key)
         if store is None:
             store = _stores[key] = _connect(url)

@@ -30,7 +30,7 @@ def nearest(frames: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Their numbers, int64 `(frames,)`, and the scores x·c - |c|²/2, float32 `(frames,)`, which
-        are NaN for frames that are not finite.
+        are not finite for frames that are not.
     """
     rows = ROWS if frames.device.type == "cpu" else _ROWS_ELSEWHERE
     offset = -0.5 * centroids.square().sum(1)

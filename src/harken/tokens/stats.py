@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from harken.errors import DataError, import_extra
+from harken.errors import ConfigError, DataError, import_extra
 from harken.tokens.token_table import read_settings, scan_tokens
 
 COVERED = 0.8
@@ -137,8 +137,11 @@ def draw(stats: TokenStats, path: str | Path) -> None:
     """Draw counts by rank, with Zipf's line, and coverage, as PNG; no window is opened.
 
     Raises:
+        ConfigError: the name is that of another kind of file.
         MissingExtraError: matplotlib is not installed.
     """
+    if Path(path).suffix.lower() != ".png":
+        raise ConfigError("the picture is a PNG file", where="--png", fix="NAME.png")
     figures = import_extra("matplotlib.figure", "report")
     figure = figures.Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

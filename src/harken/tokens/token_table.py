@@ -103,8 +103,13 @@ class TokenParts:
         with storage.atomic_path(self._path(number)) as temporary:
             part.write_parquet(temporary)
 
-    def join(self, settings: dict[str, Any]) -> list[dict[str, str]]:
-        """Write the table and remove the parts; return the clips that have no tokens."""
+    def join(self, settings: dict[str, Any]) -> list[dict[str, str]] | None:
+        """Write the table and remove the parts.
+
+        Returns:
+            The clips that have no tokens; None where another shard came to the end at the same
+            time, and has joined the parts.
+        """
         note = {"harken": json.dumps({**settings, "fingerprint": self.fingerprint})}
         try:
             with local_parts([self._path(number) for number in range(len(self))]) as parts:
@@ -116,7 +121,7 @@ class TokenParts:
         except (FileNotFoundError, DataError, pl.exceptions.PolarsError):
             if not self.is_done:
                 raise
-            return []  # Another shard came to the end at the same time, and has joined them.
+            return None
         remove_parts(self.folder)
         return bad.to_dicts()
 

@@ -12,6 +12,7 @@ from harken.choice import nearest
 from harken.derive import count_values
 from harken.errors import ConfigError, DataError
 from harken.sources.split_tables import is_folder
+from harken.sources.table import absolute
 from harken.sources.uid_tree import UidEntry, map_files, scan
 from harken.storage import join
 from harken.tables import as_text, find_column, keep_where, read_table
@@ -75,12 +76,16 @@ def make_labels(
         study: The study's folder in a UID tree.
 
     Raises:
-        ConfigError: `over_raters` is unknown.
+        ConfigError: `over_raters` is unknown, or `out` is a table that is read.
         DataError: a file or column is missing, a score is no number, or nothing is left.
     """
     if over_raters not in get_args(OverRaters):
         known = ", ".join(get_args(OverRaters))
         raise ConfigError(f"one of {known}, not {over_raters!r}", where="--over-raters")
+    if absolute(out) in [absolute(read) for read in (annotations, table) if read is not None]:
+        raise ConfigError(
+            f"{out} is a table that is read, and would be lost", where="--out", fix="another name"
+        )
     about_columns = tuple(dict.fromkeys((*ABOUT, task_column)))
     if is_folder(annotations):
         long, about, origin = _read_tree(join(annotations, *([study] if study else [])))

@@ -15,7 +15,7 @@ from harken.errors import ConfigError, DataError
 from harken.frontends.frontend import FrontendModule
 from harken.frontends.tokens import Tokens
 from harken.inference import fit_frontend, naming, pick_device
-from harken.labels import Labels
+from harken.labels import Labels, required_names
 from harken.loader import Loader, Order
 from harken.ngrams import NGrams
 from harken.recipe import Recipe
@@ -129,7 +129,7 @@ def _of_table(recipe: Recipe, table: str, ngrams: NGrams) -> Iterator[Bench]:
         manifest, notes = manifest.filter(has), [*notes, f"{lacking}: left out"]
     joined = manifest.frame.select("id").join(made, on="id", maintain_order="left")
     sentences = [np.asarray(clip, dtype=np.int64) for clip in joined["tokens"]]
-    names = None if labels.task == "regression" else labels.names
+    names = required_names(labels, manifest)
     target = labels.encode(manifest)
     folds = recipe.data.split.assign(manifest, labels.strata(manifest), recipe.seed, names)
     check_splits(manifest, folds)

@@ -153,7 +153,14 @@ def _compute(job: _Job, clips: Decoded, parts: Parts, told: Told | None) -> int:
     nothing = np.zeros((count, 0), np.float32), np.ones(count, np.float32)
     side = _side_information(job, clips.manifest)
     for number, rows in parts.todo():
-        dataset = ClipDataset(clips.cache, rows, *nothing, job.recipe.audio, covariates=side)
+        dataset = ClipDataset(
+            clips.cache,
+            rows,
+            *nothing,
+            job.recipe.audio,
+            covariates=side,
+            names=clips.manifest.frame["path"],
+        )
         vectors = embed_clips(job.embedder, dataset, job.recipe.train.batch_size, job.device)
         _refuse_not_finite(vectors, clips.manifest, rows)
         parts.save(number, vectors)

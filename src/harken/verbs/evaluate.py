@@ -24,7 +24,6 @@ from harken.model import Classifier
 from harken.multi_hot import TargetTable, is_empty
 from harken.predictor import (
     Predictor,
-    decision_text,
     load_classifier,
     read_calibration,
     read_run_recipe,
@@ -32,7 +31,8 @@ from harken.predictor import (
 from harken.recipe import Recipe
 from harken.split import Fold
 from harken.storage import Location
-from harken.thresholds import Thresholds
+from harken.tables import free_name
+from harken.thresholds import Thresholds, decision_text
 from harken.verbs.measure import (
     one_row_a_clip,
     summarise_predictions,
@@ -98,18 +98,15 @@ def evaluate(
 
 def _predict_split(part: RunFolder, split: SplitName, told: Told | None) -> pl.DataFrame:
     recipe, labels = read_run_recipe(part), part.labels()
-    corpus = open_corpus(recipe, load_clips(recipe), labels, told)
-    parted = part.read_table("splits.parquet")
+    parted, clips = part.read_table("splits.parquet"), load_clips(recipe)
+    _refuse_vanished(parted, clips, "in its table")
+    # The run left the others out, and their recordings may not be there.
+    clips = clips.filter(pl.col("id").is_in(parted["id"].implode()))
+    corpus = open_corpus(recipe, clips, labels, told)
+    _refuse_vanished(parted, corpus.manifest, "fit for use")
     known = corpus.manifest.frame.select("id").join(
         parted, on="id", how="left", maintain_order="left"
     )
-    missing = parted.filter(~pl.col("id").is_in(corpus.manifest.frame["id"].implode()))
-    if len(missing):
-        raise DataError(
-            f"{len(missing)} clips of this run are no longer in its table, "
-            f"{missing['id'][0]!r} first",
-            where=corpus.manifest.origin,
-        )
     rows = np.flatnonzero((known["split"] == split).fill_null(False).to_numpy()).astype(np.int64)
     if not len(rows):
         raise ConfigError(
@@ -125,6 +122,15 @@ def _predict_split(part: RunFolder, split: SplitName, told: Told | None) -> pl.D
     return predict_rows(
         recipe, corpus, model, loss.to(device), rows, read_calibration(part), split, name
     )
+
+
+def _refuse_vanished(parted: pl.DataFrame, clips: Manifest, place: str) -> None:
+    missing = parted.filter(~pl.col("id").is_in(clips.frame["id"].implode()))
+    if len(missing):
+        raise DataError(
+            f"{len(missing)} clips of this run are no longer {place}, {missing['id'][0]!r} first",
+            where=clips.origin,
+        )
 
 
 def _evaluate_table(folder: RunFolder, on: str, csv: bool, told: Told | None) -> dict[str, Any]:
@@ -327,5 +333,5 @@ def prediction_table(
     frame = clips.select(fixed).with_columns(**{k: pl.Series(v) for k, v in made.items()})
     left = [name for name in clips.columns if name not in fixed and name != "row"]
     return frame.with_columns(
-        clips[name].alias(name if name not in frame.columns else f"table_{name}") for name in left
+        clips[name].alias(free_name(name, frame.columns, left)) for name in left
     )

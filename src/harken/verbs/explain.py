@@ -21,20 +21,21 @@ from harken.checkpoint import RunFolder
 from harken.choice import nearest
 from harken.covariates import Covariates
 from harken.decode import BadAudio
-from harken.errors import ConfigError, RunError
+from harken.errors import ConfigError, DataError, RunError
 from harken.explain import Explain, Subject, check, require_fit
 from harken.explain.explanation import Explanation
 from harken.explain.moment import Moment, most_relevant
 from harken.explain.picture import draw
 from harken.explain.sheet import render
+from harken.frontends import BadClipsError
 from harken.inference import DeviceName
 from harken.manifest import Manifest
 from harken.model import Classifier
-from harken.predictor import Predictor, decision_text, new_classifier
+from harken.predictor import Predictor, new_classifier
 from harken.recipe import merge, parse_word
 from harken.seeds import seed_torch
 from harken.storage import Location, Place, place, write_atomic
-from harken.thresholds import Thresholds, decide
+from harken.thresholds import Thresholds, decide, decision_text
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def explain(
     covariates: Mapping[str, object] | None = None,
     device: DeviceName | None = None,
     told: Callable[[Explained], None] | None = None,
-    on_bad: Callable[[BadAudio], None] | None = None,
+    on_bad: Callable[[DataError], None] | None = None,
 ) -> list[Explained]:
     """Explain recordings one by one, and write PNG, npz, JSON and a page of each.
 
@@ -92,6 +93,7 @@ def explain(
         ConfigError: an unknown method, option or label, or a method that does not fit the network.
         RunError: no such run or fold, or a run without weights.
         BadAudio: a recording that cannot be used.
+        BadClipsError: a recording that the network cannot read.
     """
     network = _Network.load(run, fold, covariates or {}, device)
     chosen = method_of(method, words)
@@ -100,9 +102,11 @@ def explain(
     for file, stem in zip(files, _stems(files), strict=True):
         try:
             explanation = network.explain(str(file), chosen, column)
-        except BadAudio as error:
+        except (BadAudio, BadClipsError) as error:
+            if isinstance(error, BadClipsError):
+                error = error.named([str(file)])
             if on_bad is None:
-                raise
+                raise error from None
             on_bad(error)
             continue
         folder = network.folder.path / "explanations" / stem

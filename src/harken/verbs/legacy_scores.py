@@ -157,9 +157,9 @@ def _tensor(trial: Trial, name: str, what: str) -> Array:
         found: Any = torch.load(content, map_location="cpu", weights_only=True)
     except HarkenError:
         raise
-    except Exception as error:  # the unpickler's error class may not be named without pickle
-        text = str(error).strip().partition("\n")[0][:150]
-        raise RunError(f"{name} holds more than a tensor, or is damaged: {text}") from None
+    except Exception:  # the unpickler's error class may not be named without pickle
+        # torch's own text is the advice to load the file unsafely.
+        raise RunError(f"{name} holds more than a tensor, or is damaged") from None
     if isinstance(found, list | tuple):
         found = torch.as_tensor(found)
     if not isinstance(found, torch.Tensor) or found.ndim not in (1, 2) or not found.numel():

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from harken.by_group import by_group, flat_rows
-from harken.checkpoint import RunFolder
 from harken.labels import Labels
 from harken.metrics import summarise
-from harken.predictor import decision_text
-from harken.recipe import Recipe
-from harken.thresholds import positive_index
+from harken.thresholds import decision_text, positive_index
 from harken.votes import Votes, count_votes
+
+if TYPE_CHECKING:  # torch comes with these, and `harken tune score` has no use for it
+    from harken.checkpoint import RunFolder
+    from harken.recipe import Recipe
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

@@ -116,7 +116,9 @@ def _read_known(folder: Place) -> dict[str, Any] | None:
 
 
 def _storage_of(folder: Place, where: str | None, known: Mapping[str, Any] | None) -> str:
-    """Return a database's URL, or the path of a journal (relative to the folder: its own)."""
+    """Return a database's URL, or the path of a journal; `study.journal` alone is the folder's."""
+    if where == JOURNAL:
+        where = f"./{JOURNAL}"  # a person's own, where they are
     if where is not None and known and known["storage"] != _without_password(where):
         raise RunError(
             f"the study in this folder is kept in {known['storage']}, not in {where}",

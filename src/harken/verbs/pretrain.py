@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from harken.errors import ConfigError, RunError
 from harken.feature_memory import FeatureMemory
 from harken.frontends.tokens import TokensModule
 from harken.inference import fit_frontend, infer, pick_device
-from harken.labels import Labels
+from harken.labels import Labels, required_names
 from harken.loader import Loader, Order, Shuffled
 from harken.manifest import Manifest
 from harken.pretraining import (
@@ -28,13 +29,21 @@ from harken.pretraining import (
     overall,
     unigram,
 )
-from harken.recipe import Recipe
+from harken.recipe import Recipe, dump_recipe
 from harken.seeds import seed_torch
 from harken.split import Fold
 from harken.storage import Location
-from harken.track import Silent, Tracker
+from harken.track import Several, Silent, TensorBoard, Tracker
 from harken.verbs.prepare import Corpus, Told, decode_clips, load_clips, target_of
-from harken.verbs.train import choose_folds, open_run, ready, rows_of, training_set
+from harken.verbs.token_clips import has_labels
+from harken.verbs.train import (
+    choose_folds,
+    open_run,
+    ready,
+    rows_of,
+    training_set,
+    write_quarantine,
+)
 
 Parts = npt.NDArray[np.str_]
 
@@ -76,15 +85,18 @@ def pretrain(
     """
     recipe, masking = _without_labels(ready(recipe)), masking or Masking()
     untrained = _model(recipe, masking)
-    run = open_run(recipe, out, resume=resume, overwrite=overwrite)
-    about = masking.model_dump() | {"fold": fold}
-    if run.has("masking.json") and run.read_json("masking.json") != about:
-        raise RunError(
-            "this run was made with other options, so it cannot be resumed", where=str(out)
-        )
-    run.write_json("masking.json", about)
+    about, tracker = masking.model_dump() | {"fold": fold}, tracker or Silent()
+    begun = _begun(recipe, out, about) if resume else None
+    if begun is None:
+        RunFolder.refuse_existing(out, overwrite=overwrite)
     corpus, part = _prepared(recipe, fold, told)
-    trainer = _trainer(recipe, untrained, corpus, part, run, tracker or Silent())
+    # A mistake in the table is told before a folder is made, or an older run replaced.
+    run = begun or open_run(recipe, out, resume=False, overwrite=overwrite)
+    run.write_json("masking.json", about)
+    write_quarantine(run, corpus)
+    for note in [*corpus.notes, *(f"left out {q.path}: {q.reason}" for q in corpus.quarantined)]:
+        tracker.note(note)
+    trainer = _trainer(recipe, untrained, corpus, part, run, tracker)
     front = trainer.model.frontend
     assert isinstance(front, TokensModule)
     known = front.vocabulary(recipe.audio.model_dump(mode="json"))
@@ -94,6 +106,26 @@ def pretrain(
     measured = _measured(trainer)
     names = {"vocabulary": known.digest, "vocabulary_file": VOCABULARY}
     run.write_json(PRETRAINING, {**names, "masking": about, "valid": measured})
+    return run
+
+
+def _begun(recipe: Recipe, out: Location, about: dict[str, Any]) -> RunFolder:
+    """Open the run to continue.
+
+    Raises:
+        RunError: there is none, or one of another recipe or other options.
+    """
+    run = RunFolder.open(out)
+    its = run.read_json("masking.json") if run.has("masking.json") else about
+    same = run.read_text("recipe.yaml") == dump_recipe(recipe)
+    if not same or its != about:
+        what = "with other options" if same else "by another recipe"
+        words = [f"--{name} {value}" for name, value in its.items() if value is not None]
+        raise RunError(
+            f"this run was made {what}, so it cannot be resumed",
+            where=str(out),
+            fix=" ".join([f"harken pretrain {out}/recipe.yaml --resume --out {out}", *words]),
+        )
     return run
 
 
@@ -143,16 +175,17 @@ def _prepared(recipe: Recipe, fold: str | None, told: Told | None) -> tuple[Corp
     (part,) = choose_folds(folds, [fold or folds[0].name])
     target = np.zeros((len(clips), 1), np.float32)
     check_splits(clips, [part], [found.cache.digest(i) for i in range(len(clips))])
-    return Corpus(clips, NO_LABELS, target, found.cache, found.quarantined), part
+    notes = list(found.manifest.notes)
+    return Corpus(clips, NO_LABELS, target, found.cache, found.quarantined, notes=notes), part
 
 
 def _folds(recipe: Recipe, clips: Manifest) -> list[Fold]:
-    if recipe.data.target is None and not recipe.data.source.default_target:
+    if not has_labels(recipe, clips):
         return recipe.data.split.assign(clips, None, recipe.seed)
     labels = Labels.learn(target_of(recipe), clips)
     usable = labels.usable(clips)
     known = clips.filter(usable)
-    names = None if labels.task == "regression" else labels.names
+    names = required_names(labels, known)
     folds = recipe.data.split.assign(known, labels.strata(known), recipe.seed, names)
     return [replace(fold, split=_spread(fold.split, usable)) for fold in folds]
 
@@ -186,16 +219,19 @@ def _trainer(
     if len(valid):
         kept = FeatureMemory.fill(recipe, model, seen, device, training=False, used=used)
         seen = replace(seen, silent=kept is not None)
+    trackers: list[Tracker] = [tracker]
+    if recipe.train.tensorboard:
+        trackers.append(TensorBoard(run.path / "tensorboard"))
     return Pretrainer(
         recipe,
         model,
         Surprise(),
         NO_LABELS,
-        Loader(Shuffled(examples, size)),
+        Loader(Shuffled(examples, size, recipe.train.epoch_clips)),
         Loader(Order(seen, size)) if len(valid) else None,
         run,
         corpus.manifest.frame["id"].to_list(),
-        tracker,
+        Several(trackers),
         memory,
         kept,
     )

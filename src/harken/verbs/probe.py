@@ -17,7 +17,7 @@ from harken.calibrate import Calibration
 from harken.check import check_splits
 from harken.checkpoint import RunFolder
 from harken.embedder import Wanted
-from harken.embeddings import Embeddings, read_embeddings
+from harken.embeddings import Embeddings, read_embeddings, read_settings
 from harken.environment import environment
 from harken.errors import ConfigError, DataError, RunError
 from harken.labels import Labels, required_names
@@ -25,6 +25,7 @@ from harken.manifest import Manifest
 from harken.predictor import read_run_recipe
 from harken.probe import Kind, Probe, Rows, fit_probe
 from harken.recipe import Recipe, dump_recipe, merge, parse_word, read_recipe, validate
+from harken.sources.table import absolute
 from harken.split import Fold
 from harken.storage import Location, Url
 from harken.verbs.embed import embed, is_run, own_clips
@@ -121,6 +122,7 @@ def probe(
         raise ConfigError("name one run, one table of embeddings, or recipe files")
     first = str(names[0])
     if is_run(first):
+        _refuse_to_replace(first, str(out))
         benches = _of_run(first, embeddings, target, wanted, words, told)
     elif wanted not in (None, Wanted()):
         raise ConfigError(
@@ -132,6 +134,15 @@ def probe(
         recipe, table = _recipe_of(names, embeddings, target, words)
         benches = _of_recipe(recipe, str(table))
     return judge(benches, out, model, overwrite)
+
+
+def _refuse_to_replace(run: str, out: str) -> None:
+    """Refuse to write a probe where the run itself is, which `overwrite` would delete first."""
+    mine, made = (absolute(place).rstrip("/") + "/" for place in (run, out))
+    if mine.startswith(made):
+        raise ConfigError(
+            "this is the run itself, which has to stay", where=f"--out {out}", fix="another --out"
+        )
 
 
 def judge(benches: Iterator[Bench], out: Location, model: Kind, overwrite: bool) -> RunFolder:
@@ -300,6 +311,7 @@ def _tree_of_table(table: str) -> dict[str, Any]:
         )
     if not storage.is_file(table):
         raise DataError("there is no such table of embeddings", where=table, fix="harken embed")
+    read_settings(table)  # Refuses what is no Parquet file.
     split: dict[str, Any] = {"kind": "random"}
     frame = pl.scan_parquet(storage.local_copy(table))
     names = frame.collect_schema().names()
@@ -349,7 +361,7 @@ def _bench(
     """Put clips, targets and embeddings side by side, by id.
 
     Raises:
-        DataError: embeddings are missing or ambiguous, or test clips trained their network.
+        DataError: embeddings are missing or not finite, or test clips trained their network.
     """
     known = manifest
     manifest, notes = _with_embedding(recipe, manifest, made)
@@ -359,11 +371,13 @@ def _bench(
     if labels is None:
         labels = Labels.learn(target_of(recipe), manifest)
     target = labels.encode(manifest)
-    if made.frame["id"].n_unique() < len(made.frame):
-        raise DataError("ids occur twice among the embeddings", where=str(made.settings))
     numbered = made.frame.select("id").with_row_index("number")
     places = manifest.frame.select("id").join(numbered, on="id", maintain_order="left")
     order = places["number"].to_numpy().astype(np.int64)
+    bad = np.asarray(~np.isfinite(made.vectors).all(axis=1))[order] & (fold.split != "")
+    if bad.any():
+        place = manifest.place(int(bad.argmax()))
+        raise DataError("the embedding of this clip is not finite", where=place)
     _refuse_seen(made, order[fold.rows("test")], manifest)
     about = {name: value for name, value in made.settings.items() if value is not None}
     return Bench(recipe, manifest, labels, target, made.vectors[order], fold, about, tuple(notes))

@@ -124,20 +124,17 @@ def runs_in(files: Iterable[str]) -> dict[str, set[str]]:
         if any(mark in names for mark in _MARKS) and "study.json" not in names
     }
     roots = {folder for folder in marked if not _is_fold(folder, marked)}
-    return {root: _inside(root, by_folder) for root in sorted(roots)}
+    files_of = {root: set(by_folder[root]) for root in sorted(roots)}
+    for folder, names in by_folder.items():
+        parent, _, name = folder.rpartition("/")
+        if name.startswith("fold-") and parent in files_of:
+            files_of[parent] |= {f"{name}/{file}" for file in names}
+    return files_of
 
 
 def _is_fold(folder: str, marked: set[str]) -> bool:
     parent, slash, name = folder.rpartition("/")
     return name.startswith("fold-") and parent in marked and bool(slash or "" in marked)
-
-
-def _inside(root: str, by_folder: Mapping[str, set[str]]) -> set[str]:
-    """Return the files of a run: its own and those of its folds."""
-    prefix = f"{root}/" if root else ""
-    folds = [f for f in by_folder if f.startswith(f"{prefix}fold-") and "/" not in f[len(prefix) :]]
-    deep = {f"{fold[len(prefix) :]}/{name}" for fold in folds for name in by_folder[fold]}
-    return by_folder[root] | deep
 
 
 def below(place: Location, root: str) -> str:

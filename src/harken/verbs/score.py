@@ -17,7 +17,7 @@ from harken.verbs.run_scores import find_folders, read_runs
 
 PER_LABEL = ("precision", "recall", "f1", "specificity")
 """Metrics of single labels that have no overall value of the same name."""
-KNOWN = (*dict.fromkeys(name for names in METRICS.values() for name in names), *PER_LABEL)
+KNOWN = tuple(dict.fromkeys((*(name for names in METRICS.values() for name in names), *PER_LABEL)))
 
 ON_TEST = (
     "ranked by test clips: whoever now takes the best run has chosen on test, so its number is no "

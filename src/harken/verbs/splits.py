@@ -202,7 +202,7 @@ def _allowed(speaker: pl.Series, file: str | None) -> tuple[Flags, list[str]]:
     """Return which clips' speakers may be tested, and a note."""
     if file is None:
         return np.ones(len(speaker), dtype=bool), []
-    listed = _listed(file, str(speaker.name))
+    listed = _listed(file, speaker)
     known = [name for name in listed if name in set(speaker)]
     if not known:
         hint = nearest(listed[0], set(speaker)) if listed else ""
@@ -212,17 +212,24 @@ def _allowed(speaker: pl.Series, file: str | None) -> tuple[Flags, list[str]]:
     return speaker.is_in(known).to_numpy(), [note + (lacking if len(known) < len(listed) else "")]
 
 
-def _listed(file: str, group: str) -> list[str]:
+def _listed(file: str, speaker: pl.Series) -> list[str]:
     """Read speakers: a line each, or a table's column."""
     if not file.lower().endswith((".csv", ".tsv", ".jsonl", ".parquet")):
         lines = storage.read_bytes(file).decode("utf-8-sig", "replace").splitlines()
         return [line.strip() for line in lines if line.strip()]
     table = read_table(file).drop("row")
-    known = [name for name in (group, *LIST_COLUMNS) if name in table.columns]
+    names = (speaker.name, *LIST_COLUMNS)
+    known = [name for name in names if name in table.columns]
     if not known and table.width > 1:
         raise DataError(
-            f"which column holds the speakers? None is called {group!r} or {LIST_COLUMNS[0]!r}",
+            f"which column holds the speakers? None is called {names[0]!r} or {names[1]!r}",
             where=file,
+        )
+    if not known and (speaker == table.columns[0]).any():
+        raise DataError(
+            f"the first line is the name of the column, and {table.columns[0]!r} is a speaker",
+            where=f"{file}:1",
+            fix=f"put a line {names[0]} before it",
         )
     return as_text(table[known[0] if known else table.columns[0]]).drop_nulls().unique().to_list()
 

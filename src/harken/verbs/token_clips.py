@@ -11,12 +11,13 @@ from harken import storage
 from harken.batch import Batch
 from harken.dataset import ClipDataset
 from harken.errors import ConfigError
-from harken.labels import Labels
+from harken.labels import Labels, required_names
 from harken.manifest import Manifest
 from harken.pcm_cache import PcmCache, Quarantined
 from harken.recipe import Recipe, merge, parse_word, read_recipe, validate
 from harken.sources.folder import SUFFIXES
 from harken.split import Fold
+from harken.storage import Facts
 from harken.verbs.new_table import manifest_of_files
 from harken.verbs.prepare import Told, decode_clips, load_clips, target_of
 
@@ -79,15 +80,21 @@ def training_clips(recipe: Recipe, fold: str | None = None, told: Told | None = 
         DataError: the data cannot be used.
     """
     manifest = load_clips(recipe)
-    if recipe.data.target is None and not recipe.data.source.default_target:
+    if not has_labels(recipe, manifest):
         return marked_as_training(manifest)
     labels = Labels.learn(target_of(recipe), manifest)
     manifest = manifest.filter(labels.usable(manifest))
     if recipe.data.on_bad_audio == "skip":
         manifest = decode_clips(recipe, manifest, told).manifest  # as training parts what is left
-    names = None if labels.task == "regression" else labels.names
+    names = required_names(labels, manifest)
     folds = recipe.data.split.assign(manifest, labels.strata(manifest), recipe.seed, names)
     return manifest.take(np.flatnonzero(_chosen(folds, fold).split == "train"))
+
+
+def has_labels(recipe: Recipe, manifest: Manifest) -> bool:
+    """Whether a recipe says what to learn, or its clips have the usual column of their source."""
+    usual = recipe.data.source.default_target
+    return recipe.data.target is not None or (usual is not None and usual in manifest)
 
 
 def _chosen(folds: list[Fold], fold: str | None) -> Fold:
@@ -111,17 +118,29 @@ def marked_as_training(manifest: Manifest) -> Manifest:
     return manifest.take(np.flatnonzero((manifest.frame["split"] == "train").fill_null(False)))
 
 
-def decode_some(recipe: Recipe, some: Manifest) -> tuple[Iterator[Batch], list[Quarantined]]:
+def store_facts(clips: Manifest) -> dict[str, Facts]:
+    """Ask about all clips that lie in buckets, at once.
+
+    Asked a few at a time, folders of millions of files would be listed time and again.
+    """
+    paths = clips.frame["path"]
+    return storage.facts(paths.filter(paths.str.contains("://", literal=True)))
+
+
+def decode_some(
+    recipe: Recipe, some: Manifest, stores: Mapping[str, Facts]
+) -> tuple[Iterator[Batch], list[Quarantined]]:
     """Decode some clips and return them in batches, as evaluation sees them.
 
-    Batches hold the numbers of clips within `some`; bad ones are in none.
+    Batches hold the numbers of clips within `some`; bad ones are in none. `stores` is what
+    `store_facts` says of these clips, and perhaps of others.
 
     Raises:
         BadAudio: with `on_bad_audio: stop`, a recording cannot be used.
     """
     folder = None if recipe.data.cache is None else storage.local_path(recipe.data.cache)
     cache = PcmCache(folder, recipe.audio, recipe.data.cache_gigabytes)
-    bad = cache.fill(some.clips(), on_bad=recipe.data.on_bad_audio)
+    bad = cache.fill(some.clips(), on_bad=recipe.data.on_bad_audio, stores=stores)
     rows = np.flatnonzero(cache.good).astype(np.int64)
     nothing = np.zeros((len(some), 0), np.float32), np.ones(len(some), np.float32)
     clips = ClipDataset(cache, rows, *nothing, recipe.audio)

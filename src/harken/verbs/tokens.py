@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
@@ -32,7 +33,7 @@ from harken.tokens.frame_sample import FrameSample, merge_samples, shard_size
 from harken.tokens.token_table import Shard
 from harken.tokens.vocabulary import Vocabulary, read_vocabulary
 from harken.verbs.prepare import Told
-from harken.verbs.token_clips import CLIPS, decode_some
+from harken.verbs.token_clips import CLIPS, decode_some, store_facts
 
 NUM_FRAMES = 2_000_000
 """Frames that are clustered unless the recipe or the caller says another number."""
@@ -65,7 +66,7 @@ def tokens_config(recipe: Recipe, **over: Any) -> Tokens:
         over: Other settings of the front-end; None leaves one as it is.
 
     Raises:
-        ConfigError: the recipe has a vocabulary already.
+        ConfigError: the recipe has a vocabulary already, or a setting cannot be.
     """
     given = recipe.frontend
     config = given if isinstance(given, Tokens) else Tokens()
@@ -80,7 +81,12 @@ def tokens_config(recipe: Recipe, **over: Any) -> Tokens:
     if "num_frames" not in config.model_fields_set:
         over = {"num_frames": NUM_FRAMES} | {k: v for k, v in over.items() if v is not None}
     said = {name: value for name, value in over.items() if value is not None}
-    return Tokens.model_validate(config.model_dump() | said)
+    try:
+        return Tokens.model_validate(config.model_dump() | said)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(("frontend", *map(str, first["loc"])))
+        raise ConfigError(first["msg"], where=where) from None
 
 
 def fit(
@@ -109,6 +115,7 @@ def fit(
         over: Settings of the front-end `tokens` such as `k` and `seed`.
 
     Raises:
+        ConfigError: a setting cannot be.
         DataError: there are fewer frames than clusters, or a clip's features are not finite.
         RunError: the file is there already.
     """
@@ -124,19 +131,22 @@ def fit(
     bad: list[Quarantined] = []
     if shard.count == 1:
         sample = gather(recipe, module, clips, bad, told=told)
+        num_clips = len(clips) - len(bad)
     else:
         if not storage.is_file(path):
             mine = clips.take(np.arange(shard.number - 1, len(clips), shard.count))
             size = shard_size(config.num_frames, shard.count)
-            _save(path, gather(recipe, module, mine, bad, size=size, told=told))
+            sample = gather(recipe, module, mine, bad, size=size, told=told)
+            _save(path, sample, len(mine) - len(bad))
         paths = [folder / f"frames-{i + 1:04d}.safetensors" for i in range(shard.count)]
         missing = len({each.name for each in paths} - part_names(folder))
         if missing:
             return Fitted(str(out), None, missing, bad)
         bins = module.features.spec.dim
         with local_parts(paths) as copies:
-            sample = merge_samples(map(_load, copies), config.num_frames, bins)
-    known = _cluster(recipe, module, sample, len(clips))
+            parts, used = zip(*map(_load, copies), strict=True)
+        sample, num_clips = merge_samples(parts, config.num_frames, bins), sum(used)
+    known = _cluster(recipe, module, sample, num_clips)
     known.write(out)
     remove_parts(folder)
     return Fitted(str(out), known, 0, bad)
@@ -168,10 +178,10 @@ def gather(
     Raises:
         DataError: a clip's features are not finite; names it.
     """
-    sample = module.new_sample(size)
+    sample, stores = module.new_sample(size), store_facts(clips)
     for start in range(0, len(clips), CLIPS):
         some = clips.take(np.arange(start, min(start + CLIPS, len(clips))))
-        batches, left_out = decode_some(recipe, some)
+        batches, left_out = decode_some(recipe, some, stores)
         bad += left_out
         for batch in batches:
             frames, counts = module.frames(batch.waveform, batch.lengths)
@@ -193,19 +203,21 @@ def _fingerprint(recipe: Recipe, config: Tokens, clips: Manifest, count: int) ->
     return content.hexdigest()
 
 
-def _save(path: Place, sample: FrameSample) -> None:
+def _save(path: Place, sample: FrameSample, num_clips: int) -> None:
     frames, numbers, order = sample.done()
     tensors: dict[str, Any] = {"frames": frames[order], "numbers": numbers[order]}
-    note = {"is_cut": json.dumps(sample.is_cut)}
+    note = {"is_cut": json.dumps(sample.is_cut), "num_clips": str(num_clips)}
     storage.write_atomic(path, lambda to: save_file(tensors, to, metadata=note))
 
 
-def _load(path: Path) -> tuple[Any, Any, bool]:
+def _load(path: Path) -> tuple[tuple[Any, Any, bool], int]:
+    """Return a shard's frames, their numbers and whether it left some out; and its clips."""
     try:
         with safe_open(path, framework="np") as file:
-            is_cut = json.loads(file.metadata()["is_cut"])
-            return file.get_tensor("frames"), file.get_tensor("numbers"), is_cut
-    except (SafetensorError, OSError, ValueError) as error:
+            note = file.metadata()
+            frames, numbers = file.get_tensor("frames"), file.get_tensor("numbers")
+            return (frames, numbers, json.loads(note["is_cut"])), int(note["num_clips"])
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise RunError(f"this shard cannot be read: {error}", where=str(path)) from None
 
 
@@ -244,8 +256,12 @@ def listen(vocabulary: Location, clip: Location, out: Location, *, seed: int = 0
 
     Raises:
         BadAudio: the clip cannot be used.
-        ConfigError: the frames are not mel levels.
+        ConfigError: the frames are not mel levels, or `out` is no name of a sound.
     """
+    suffix = Path(str(out)).suffix
+    if not soundfile.check_format(suffix.removeprefix(".").upper()):
+        text = f"no sound can be written under a name that ends in {suffix or 'no suffix'}"
+        raise ConfigError(text, where=str(out), fix=".wav or .flac")
     known = read_vocabulary(vocabulary)
     module, audio = vocabulary_module(known, vocabulary)
     frontend = module.features

@@ -31,7 +31,7 @@ from harken.seeds import seed_torch
 from harken.split import Fold
 from harken.storage import Location
 from harken.track import Several, Silent, TensorBoard, Tracker
-from harken.trainer import Trainer
+from harken.trainer import Trainer, monitored
 from harken.verbs.evaluate import JUDGED, SplitName, evaluate_fold
 from harken.verbs.fold_summary import summarise_folds
 from harken.verbs.prepare import Corpus, Told, prepare
@@ -74,18 +74,25 @@ def train(
         HarkenError: the recipe, the data or the run folder cannot be used; says why.
     """
     recipe = ready(recipe)
-    run = open_run(recipe, out, resume=resume, overwrite=overwrite)
+    begun = open_run(recipe, out, resume=True, overwrite=False) if resume else None
+    if begun is None:
+        RunFolder.refuse_existing(out, overwrite=overwrite)
     corpus, parted = prepare(recipe, told)
-    write_quarantine(run, corpus)
+    monitored(recipe, corpus.labels)
+    picked = {fold.name for fold in choose_folds(parted, folds)}
+    # A mistake in the table is told before a folder is made, or an older run replaced.
+    run = begun or open_run(recipe, out, resume=False, overwrite=overwrite)
     several = len(parted) > 1
+    every = [(fold, run.fold(fold.name if several else "")) for fold in parted]
+    for fold, folder in every if resume else []:
+        folder.refuse_other_splits(parts_of(corpus, fold))
+    write_quarantine(run, corpus)
     tracker = tracker or Silent()
     if not bf16_pays(recipe):
         tracker.note("this processor has no bf16 arithmetic: train.precision=fp32 is faster here")
     for note in [*corpus.notes, *(f"left out {q.path}: {q.reason}" for q in corpus.quarantined)]:
         tracker.note(note)
-    chosen = [
-        (fold, run.fold(fold.name if several else "")) for fold in choose_folds(parted, folds)
-    ]
+    chosen = [(fold, folder) for fold, folder in every if fold.name in picked]
     todo = [(fold, folder) for fold, folder in chosen if not folder.has("metrics.json")]
     if todo and jobs > 1 and len(chosen) > 1:
         threads = share_threads([fold.name for fold, _ in chosen], jobs)
@@ -209,14 +216,19 @@ def train_fold(
         folder.write_text("recipe.yaml", dump_recipe(recipe))
         folder.write_json("environment.json", environment())
     folder.write_json("labels.json", corpus.labels.to_json())
-    parts = pl.DataFrame({"id": corpus.manifest.frame["id"], "split": fold.split})
-    folder.write_table("splits.parquet", parts)
+    folder.refuse_other_splits(parts_of(corpus, fold))
+    folder.write_table("splits.parquet", parts_of(corpus, fold))
     corpus = learn_covariates(recipe, corpus, fold)
     if corpus.covariates.columns:
         folder.write_json("covariates.json", corpus.covariates.to_json())
     trainer = build_trainer(recipe, corpus, fold, folder, tracker)
     trainer.fit(resume=True)
     evaluate_fold(recipe, corpus, fold, folder, trainer.loss, judged)
+
+
+def parts_of(corpus: Corpus, fold: Fold) -> pl.DataFrame:
+    """Return what `splits.parquet` says: the part of every clip."""
+    return pl.DataFrame({"id": corpus.manifest.frame["id"], "split": fold.split})
 
 
 def learn_covariates(recipe: Recipe, corpus: Corpus, fold: Fold) -> Corpus:
@@ -367,7 +379,7 @@ def overfit(
         seed_torch(recipe.seed, "dry-run", step)
         with torch.autocast(device, torch.bfloat16, enabled=recipe.train.precision == "bf16"):
             output = model(batch.waveform, batch.lengths, batch.covariates)
-        value = (loss(output, batch) * batch.weight).sum() / batch.weight.sum()
+        value = (loss(output, batch) * batch.weight).sum() / (float(batch.weight.sum()) or 1.0)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

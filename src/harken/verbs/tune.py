@@ -175,8 +175,10 @@ class _Session:
         """Run trials; return False where the process was asked to stop.
 
         Raises:
-            HarkenError: the first trials all failed alike.
+            HarkenError: the first trials all failed alike, or the disk is full or a store fails;
+                then the trial under way is taken up again by whoever is next.
         """
+        self._keep_best()  # a process that was killed may not have come to it
         ends = None if minutes is None else time.monotonic() + 60 * minutes
         while ends is None or time.monotonic() < ends:
             claim = self.study.claim(limit)
@@ -187,6 +189,9 @@ class _Session:
             except (StoppedError, KeyboardInterrupt):
                 claim.lock.give_back()
                 return False
+            except BaseException:
+                claim.lock.give_back()
+                raise
             self._finish(claim, trial)
             if told is not None:
                 told(trial, self.study.best())
@@ -202,6 +207,8 @@ class _Session:
         except Pruned:
             return replace(claim.trial, state="pruned")
         except HarkenError as error:
+            if _is_of_the_place(error):
+                raise
             return self._failed(claim, error)
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, MemoryError) or _is_out_of_memory(error):
@@ -243,9 +250,16 @@ class _Session:
             for part in run.folds or [run]:
                 # Nothing resumes from here any more, and it is several times the weights.
                 storage.remove_folder(part.path / "last")
+        self._keep_best(trial.number)
+
+    def _keep_best(self, only: int | None = None) -> None:
+        """Write the best trial's recipe to `best.yaml`, if it is that number or any."""
         with self.study.lock:
             best = self.study.best()
-            if best is not None and best.number == trial.number:
+            if best is None or only not in (None, best.number):
+                return
+            run = RunFolder(self.study.out / best.name)
+            if run.has("recipe.yaml"):
                 text = run.read_text("recipe.yaml")
                 storage.write_atomic(self.study.out / "best.yaml", text)
 
@@ -286,6 +300,11 @@ def _open_run(recipe: Recipe, folder: Place, is_new: bool) -> RunFolder:
     if not begun and not is_new:
         storage.remove_folder(folder)
     return open_run(recipe, folder, resume=begun and not is_new, overwrite=False)
+
+
+def _is_of_the_place(error: HarkenError) -> bool:
+    """Whether a disk or a store failed and not the trial, which goes on once that is mended."""
+    return isinstance(error, storage.StoreError) or storage.is_full(error.__cause__ or error)
 
 
 def _kind_of(error: HarkenError) -> tuple[str, str]:

@@ -28,6 +28,9 @@ from harken.vertex.spec import Machine, Spec, bucket, custom_job, tuning_job
 from harken.vertex.study_spec import study_of
 from harken.vertex.submit import Kind, RefusedError, Service, Submitted
 
+_FILES = ("path", "table", "folder", "checkpoint", "vocabulary")
+"""The last words of settings that name files or folders."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -307,7 +310,9 @@ def _portable(recipe: Recipe) -> Recipe:
 def _local_paths(recipe: Recipe) -> Iterator[str]:
     """Yield what the recipe names on this machine, which the container does not see."""
     for path, text in _texts(recipe.model_dump(mode="json")):
-        if re.search(r"[/.\\]", text) and storage.is_local(text) and os.path.exists(text):
+        # Elsewhere a word may by chance be the name of a folder: `target: label`.
+        is_file = path.rpartition(".")[2] in _FILES or re.search(r"[/.\\]", text)
+        if is_file and storage.is_local(text) and os.path.exists(text):
             yield (
                 f"{path} is {text}, which is on this machine: the container sees buckets "
                 "(gs://…) and what its image holds"

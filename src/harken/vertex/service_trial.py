@@ -82,8 +82,8 @@ def meant(path: str, parameter: Parameter, text: str) -> Value:
         if low <= number <= high and (number - low) % parameter.step == 0:
             return round(number)
         raise _not_in_the_search(path, text)
-    values = parameter.grid()
-    if values is None and low * (1 - _SAME) <= number <= high * (1 + _SAME):
+    values, near = parameter.grid(), _SAME * max(abs(low), abs(high))
+    if values is None and low - near <= number <= high + near:
         return min(max(number, low), high)
     for value in values or []:
         if abs(value - number) <= _SAME * max(abs(value), abs(number)):

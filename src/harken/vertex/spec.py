@@ -122,6 +122,8 @@ class Machine:
     def _scheduling(self) -> Spec:
         spec: Spec = {"strategy": "SPOT"} if self.spot else {}
         if self.hours is not None:
+            if round(self.hours * 3600) < 1:
+                raise ConfigError(f"no job ends within {self.hours:g} hours", where="--hours")
             spec["timeout"] = f"{round(self.hours * 3600)}s"
         return spec
 
@@ -166,7 +168,9 @@ def tuning_job(
     """
     if parallel > trials:
         raise ConfigError(
-            f"{parallel} trials at a time are more than the {trials} in all", where="--parallel"
+            f"{parallel} trials at a time are more than the {trials} in all",
+            where="--parallel",
+            fix=f"--parallel {trials}",
         )
     job: Spec = {
         "displayName": _display_name(name),

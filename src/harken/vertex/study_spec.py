@@ -175,22 +175,30 @@ class _Tree:
         )
         return False
 
-    def _holds(self, values: Mapping[str, Value], left: Sequence[str]) -> bool:
+    def _holds(self, values: Mapping[str, Value], open_paths: frozenset[str]) -> bool:
         """Whether each constraint holds that concerns no parameter that is yet to be decided."""
-        decided = [text for text, paths in self.rules.items() if not set(paths) & set(left)]
+        decided = [text for text, paths in self.rules.items() if not open_paths & set(paths)]
         only = self.search.model_copy(update={"constraints": tuple(decided)})
         return only.satisfied(values, self.recipe_tree)
 
     # --- the tree ---
 
-    def _build(self, values: Mapping[str, Value], left: Sequence[str]) -> list[Spec] | None:
-        """Return the specs of the parameters left, or None where no value is left to one."""
+    def _build(
+        self,
+        values: Mapping[str, Value],
+        left: Sequence[str],
+        elsewhere: frozenset[str] = frozenset(),
+    ) -> list[Spec] | None:
+        """Return the specs of the parameters left, or None where no value is left to one.
+
+        Those `elsewhere` have nothing to do with them and are decided in another part of the tree.
+        """
         left = self._without_inactive(values, left)
-        if not self._holds(values, left):
+        if not self._holds(values, elsewhere.union(left)):
             return None
         specs = []
         for group in self._groups(left):
-            spec = self._root(values, group)
+            spec = self._root(values, group, elsewhere.union(left).difference(group))
             if spec is None:
                 return None
             specs.append(spec)
@@ -225,7 +233,9 @@ class _Tree:
         together = any({one, other} <= set(paths) for paths in self.rules.values())
         return together or self._decides(one, other) or self._decides(other, one)
 
-    def _root(self, values: Mapping[str, Value], group: Sequence[str]) -> Spec | None:
+    def _root(
+        self, values: Mapping[str, Value], group: Sequence[str], elsewhere: frozenset[str]
+    ) -> Spec | None:
         """Return the spec of a group's first parameter with the others below its values."""
         path, rest = group[0], group[1:]
         parameter = self.search.parameters[path]
@@ -239,7 +249,7 @@ class _Tree:
                     fix="give it a step, or {kind: categorical, choices: […]}",
                 )
             return _spec(path, parameter, known)
-        below = {n: self._build({**values, path: v}, rest) for n, v in enumerate(known)}
+        below = {n: self._build({**values, path: v}, rest, elsewhere) for n, v in enumerate(known)}
         possible = {number: specs for number, specs in below.items() if specs is not None}
         if not possible:
             return None
@@ -309,7 +319,8 @@ def _values(parameter: Parameter) -> list[Value] | None:
     if isinstance(parameter, IntParameter):
         numbers = range(parameter.low, parameter.high + 1, parameter.step)
         return None if len(numbers) > LARGEST_TREE else list(numbers)
-    return parameter.grid()
+    values = parameter.grid()
+    return None if values is None else list(values)
 
 
 def _is_run(parameter: Parameter, values: Sequence[Value] | None) -> bool:
