@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harken.cli import app, main
-from harken.errors import HarkenError
+from harken.errors import ConfigError, HarkenError
 from harken.recipe import dump_recipe
 from test_trainer import tiny_recipe
 
@@ -111,6 +111,12 @@ def test_predict_names_bad_files_and_fails(tiny_run: Path) -> None:
     found = CliRunner().invoke(app, ["predict", str(tiny_run), "none.wav"])
     assert found.exit_code == 1
     assert "none.wav" in found.stdout
+    found = CliRunner().invoke(app, ["predict", str(tiny_run), "none.wav", "--json"])
+    row = json.loads(found.stdout)
+    assert (row["path"], row["decision"], row["scores"]) == ("none.wav", None, {})
+    assert "no such file" in row["error"]
+    found = CliRunner().invoke(app, ["predict", str(tiny_run), "none.wav", "--json", "--csv"])
+    assert isinstance(found.exception, ConfigError)
 
 
 def test_prepare_shows_clips_and_splits(tiny_table: Path, tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ def predict(
     ] = None,
 ) -> None:
     """Classify audio files; files that cannot be used are named and give exit status 1."""
+    if as_json and as_csv:
+        raise ConfigError("one form is printed, not two", where="--json --csv")
     from harken.predictor import Predictor
 
     predictor = Predictor.load(run)
@@ -192,15 +194,15 @@ def _tell_dry_run(found: dict[str, float | bool]) -> None:
 
 def _tell_prediction(row: dict[str, Any], top: int, as_json: bool) -> None:
     scores = {k.removeprefix("score_"): v for k, v in row.items() if k.startswith("score_")}
-    if row["error"]:
-        typer.echo(json.dumps(row, ensure_ascii=False) if as_json else row["error"])
-        return
-    ranked = sorted(scores.items(), key=lambda item: -item[1])[:top]
+    known = [(name, value) for name, value in scores.items() if value is not None]
+    ranked = sorted(known, key=lambda item: -item[1])[:top]
     if as_json:
-        shown = {"path": row["path"], "decision": row["decision"], "scores": dict(ranked)}
+        shown = {key: row[key] for key in ("path", "decision", "error")} | {"scores": dict(ranked)}
         typer.echo(json.dumps(shown, ensure_ascii=False))
-        return
-    typer.echo(f"{row['path']}  " + "  ".join(f"{name} {value:.3f}" for name, value in ranked))
+    elif row["error"]:
+        typer.echo(row["error"])
+    else:
+        typer.echo(f"{row['path']}  " + "  ".join(f"{name} {value:.3f}" for name, value in ranked))
 
 
 def _try_report(run: Place) -> None:
