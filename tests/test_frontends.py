@@ -79,12 +79,14 @@ def test_shapes_agree_with_the_spec(tree):
 @given(lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=4), extra=st.integers(0, 700))
 def test_a_clip_does_not_feel_its_batch(tree, lengths, extra):
     module = build(tree)
+    # Bins that are divided by their deviation over a few frames show more of what is rounded off.
+    atol = 1e-4 if tree["kind"] == "stacked_fbank" else 1e-5
     clips = [make_clip(n, seed) for seed, n in enumerate(lengths)]
     features, counts = module(*collate(clips, extra))
     for row, count, clip in zip(features, counts.tolist(), clips, strict=True):
         alone, single = module(clip[None], torch.tensor([len(clip)]))
         assert single.tolist() == [count] == [alone.shape[-1]]
-        torch.testing.assert_close(row[..., :count], alone[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(row[..., :count], alone[0], atol=atol, rtol=1e-5)
         assert not row[..., count:].any()
 
 
