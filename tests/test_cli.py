@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,25 @@ def test_a_mistake_is_one_line_and_no_traceback(
     assert told.err.startswith("harken: ")
     assert len(told.err.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_warnings_are_lines(
+    tmp_path: Path,
+    tiny_table: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(tiny_recipe(tiny_table)))
+    words = ["train", str(path), "frontend.n_mels=700", "--dry-run", "--out", "x"]
+    monkeypatch.setattr(sys, "argv", ["harken", *words])
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # is put back at the end
+    with pytest.raises(SystemExit):
+        main()
+    err = capsys.readouterr().err
+    told = [line for line in err.splitlines() if "mel filters" in line]
+    assert len(told) == 1
+    assert told[0].startswith("harken: warning: frontend: ")
 
 
 def test_train_evaluate_predict_and_report(tiny_table: Path, tmp_path: Path) -> None:

@@ -164,6 +164,15 @@ def test_checksums_of_compressed_archives_are_looked_at(
         unpack([str(tmp_path / "cut.tgz")], tmp_path / "other")
 
 
+def test_what_follows_the_end_is_not_passed_over(tmp_path: Path) -> None:
+    plain = Path(archive(tmp_path / "set.tar", FILES)).read_bytes()
+    (tmp_path / "padded.tar").write_bytes(plain + bytes(50_000))
+    assert unpack([str(tmp_path / "padded.tar")], tmp_path / "out").written == 3
+    (tmp_path / "both.tar").write_bytes(plain + plain)
+    with pytest.raises(DataError, match=r"both\.tar: .* more follows after its end"):
+        unpack([str(tmp_path / "both.tar")], tmp_path / "other")
+
+
 def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
     file = archive(tmp_path / "set.tar", {"a" * 300 + ".wav": b"1"})
     with pytest.raises(RunError, match="name too long"):

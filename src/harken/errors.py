@@ -51,6 +51,10 @@ class MissingExtraError(HarkenError, ImportError):
     """An optional dependency that is not installed."""
 
 
+class HarkenWarning(UserWarning):
+    """Something that works, and is hardly what was meant."""
+
+
 def import_extra(module: str, extra: str) -> ModuleType:
     """Import an optional dependency, or say which extra brings it.
 

@@ -161,8 +161,11 @@ def _members(archive: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
             content = tar.extractfile(member)
             assert content is not None
             yield member, content
-        while plain.read(_CHUNK):
-            pass  # The checksum of what was compressed stands at its end.
+        # The checksum of what was compressed stands at its end, behind nothing but zeros.
+        while rest := plain.read(_CHUNK):
+            if rest.strip(b"\0"):
+                text = "more follows after its end, as where archives were joined with cat"
+                raise tarfile.ReadError(text)
 
 
 def _expanded(file: IO[bytes]) -> IO[bytes]:

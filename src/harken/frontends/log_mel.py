@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from harken.errors import HarkenWarning
 from harken.frontends.framing import Framing, window
 from harken.frontends.frontend import Frontend, FrontendModule
 from harken.frontends.mel import check_band, mel_filters, num_empty
@@ -110,6 +111,7 @@ class LogMel(Frontend):
             warnings.warn(
                 f"frontend: {empty} of {self.n_mels} mel filters lie between two bins and stay "
                 "silent; take fewer n_mels or a larger n_fft",
+                HarkenWarning,
                 stacklevel=2,
             )
         shape = window(self.window, self.win_length, periodic=self.periodic) * self.input_scale

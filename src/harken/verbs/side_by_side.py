@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,7 +21,7 @@ from types import FrameType
 import torch
 
 from harken.checkpoint import RunFolder
-from harken.errors import RunError
+from harken.errors import HarkenWarning, RunError
 from harken.track import Tracker
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
@@ -86,7 +87,8 @@ def _train_fold(path: str, name: str, threads: int) -> None:
 
 
 def _settle() -> None:
-    """Let a process end when the one that started it is killed."""
+    """Let a process end when the one that started it is killed; that one has warned already."""
+    warnings.simplefilter("ignore", HarkenWarning)
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
