@@ -9,7 +9,9 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from typer.testing import CliRunner
@@ -51,41 +53,49 @@ def test_help_imports_no_torch() -> None:
         assert verb in found.stdout
 
 
-@pytest.mark.parametrize("word", ["--x=1", "--train.epochs=0", "train.epoch=1"])
-def test_a_mistake_is_one_line_and_no_traceback(
-    word: str,
+class Told(NamedTuple):
+    """What a command printed, and its exit status."""
+
+    code: object
+    out: str
+    err: str
+
+
+@pytest.fixture
+def train_tiny(
     tmp_path: Path,
     tiny_table: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+) -> Callable[..., Told]:
+    """Type `harken train` with more words, in this process."""
+
+    def typed(*words: str) -> Told:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(dump_recipe(tiny_recipe(tiny_table)))
+        typed_words = ["train", str(path), *words, "--out", str(tmp_path / "run")]
+        monkeypatch.setattr(sys, "argv", ["harken", *typed_words])
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back at the end
+        with pytest.raises(SystemExit) as left:
+            main()
+        return Told(left.value.code, *capsys.readouterr())
+
+    return typed
+
+
+@pytest.mark.parametrize("word", ["--x=1", "--train.epochs=0", "train.epoch=1"])
+def test_a_mistake_is_one_line_and_no_traceback(
+    word: str, tmp_path: Path, train_tiny: Callable[..., Told]
 ) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(dump_recipe(tiny_recipe(tiny_table)))
-    words = ["train", str(path), word, "--out", str(tmp_path / "run")]
-    monkeypatch.setattr(sys, "argv", ["harken", *words])
-    with pytest.raises(SystemExit) as left:
-        main()
-    told = capsys.readouterr()
-    assert (left.value.code, told.out) == (1, "")
+    told = train_tiny(word)
+    assert (told.code, told.out) == (1, "")
     assert told.err.startswith("harken: ")
     assert len(told.err.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_warnings_are_lines(
-    tmp_path: Path,
-    tiny_table: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(dump_recipe(tiny_recipe(tiny_table)))
-    words = ["train", str(path), "frontend.n_mels=700", "--dry-run", "--out", "x"]
-    monkeypatch.setattr(sys, "argv", ["harken", *words])
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # is put back at the end
-    with pytest.raises(SystemExit):
-        main()
-    err = capsys.readouterr().err
+def test_warnings_are_lines(train_tiny: Callable[..., Told]) -> None:
+    err = train_tiny("frontend.n_mels=700", "--dry-run").err
     told = [line for line in err.splitlines() if "mel filters" in line]
     assert len(told) == 1
     assert told[0].startswith("harken: warning: frontend: ")
